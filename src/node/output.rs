@@ -1,0 +1,105 @@
+//! What a node wants done, and what it has to say.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use super::input::Target;
+use crate::{
+    id::{ConnId, PeerName},
+    switch::forwarding::{Forwarding, Route},
+};
+
+/// One thing for the driver to do.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Open a control connection; answer with Connected or Closed. A name is resolved anew each time.
+    Dial {
+        /// What to call it: an even number never used before.
+        conn: ConnId,
+        /// Where; without a port, the network's.
+        target: Target,
+    },
+    /// Send on a control connection. If more than the driver's bound is waiting already, the driver closes it.
+    Send {
+        /// The connection.
+        conn: ConnId,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// Close a control connection after sending what is waiting; no Closed is expected.
+    Close {
+        /// The connection.
+        conn: ConnId,
+    },
+    /// Send a sleeve packet, not to be fragmented on the way. Relayed ones are wrapped by the data plane.
+    Datagram {
+        /// The peer it is for; for a direct route it matters only to counters.
+        to: PeerName,
+        /// The way.
+        route: Route,
+        /// The whole packet.
+        bytes: Vec<u8>,
+    },
+    /// Forward by this from now on.
+    Forwarding(Arc<Forwarding>),
+    /// Something to log, count, or keep.
+    Event(Event),
+}
+
+/// Something that happened and that somebody may ask about.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A control connection is established.
+    ConnectionEstablished {
+        /// The peer.
+        peer: PeerName,
+        /// Its address.
+        remote: SocketAddr,
+    },
+    /// A control connection ended, or never came to be, for this reason.
+    ConnectionEnded {
+        /// The peer, if it got that far.
+        peer: Option<PeerName>,
+        /// The target or address.
+        remote: String,
+        /// Why, in words for people.
+        reason: String,
+    },
+    /// The way to a peer changed.
+    PathChanged {
+        /// The peer.
+        peer: PeerName,
+        /// The way now; None for no way.
+        route: Option<Route>,
+        /// Why, in words for people.
+        reason: String,
+    },
+    /// A peer became known.
+    PeerFound {
+        /// The peer.
+        peer: PeerName,
+    },
+    /// A peer left or was not reachable for long.
+    PeerGone {
+        /// The peer.
+        peer: PeerName,
+    },
+    /// A peer's gossip was refused as a whole.
+    GossipRefused {
+        /// The neighbour who sent it.
+        peer: PeerName,
+        /// The channel.
+        channel: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// New keys are in use with a peer.
+    Rekeyed {
+        /// The peer.
+        peer: PeerName,
+    },
+    /// The set of targets changed and is to be kept for `--resume`.
+    TargetsChanged {
+        /// All of them.
+        targets: Vec<Target>,
+    },
+}

@@ -1,0 +1,49 @@
+//! The data plane's whole view of the mesh: an immutable snapshot, built by the node, swapped whole, read without locks.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use crate::{
+    crypto::session::Session,
+    id::{Mac, PeerName},
+};
+
+/// How a sleeve packet gets to a peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// Straight to this UDP address.
+    Direct(SocketAddr),
+    /// By relays, first one first; at most [`crate::wire::RELAYS_MAX`]. Each has a direct route from the one before it.
+    Relayed(Vec<PeerName>),
+}
+
+/// What the data plane knows of one peer.
+#[derive(Debug)]
+pub struct PeerForwarding {
+    /// The session to seal with; None until a handshake is done (the node is asked for one by a punt).
+    pub session: Option<Arc<Session>>,
+    /// The way there; None while there is none.
+    pub route: Option<Route>,
+    /// The largest UDP payload (the whole sleeve packet, outermost header included) that the route carries unfragmented.
+    pub payload_max: usize,
+}
+
+/// The snapshot.
+#[derive(Debug, Default)]
+pub struct Forwarding {
+    /// This node.
+    pub name: Option<PeerName>,
+    /// Every peer that frames may go to. Broadcast and multicast go to each of them that has a route.
+    pub peers: BTreeMap<PeerName, PeerForwarding>,
+    /// Whose bridge a station is on; stations of our own bridge are in `local`.
+    pub stations: HashMap<Mac, PeerName>,
+    /// Stations on our own bridge.
+    pub local: HashSet<Mac>,
+    /// Which remote station has an IP address, for answering ARP and ND.
+    pub addresses: HashMap<IpAddr, Mac>,
+    /// Sessions that packets may arrive on, by our index: current, previous and next of each peer.
+    pub receiving: HashMap<u32, (PeerName, Arc<Session>)>,
+}
