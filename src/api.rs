@@ -1,5 +1,8 @@
 //! What a router tells its users: the JSON of the HTTP API and of `--json`. Keys are a promise; see `docs/http-api.md`.
 
+pub mod address;
+pub mod text;
+
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};

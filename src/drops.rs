@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::crypto::session::SessionError;
+
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
         /// A reason to drop a frame or packet.
@@ -57,6 +59,17 @@ reasons! {
     BadControl = "bad_control",
     /// A handshake message that is malformed, unauthentic, stale, or not for us.
     BadHandshake = "bad_handshake",
+}
+
+impl From<SessionError> for Drop {
+    fn from(error: SessionError) -> Self {
+        match error {
+            SessionError::UsedUp => Self::SessionUsedUp,
+            SessionError::Replayed => Self::Replayed,
+            SessionError::NotAuthentic => Self::NotAuthentic,
+            SessionError::TooShort => Self::NotSleeve,
+        }
+    }
 }
 
 /// A counter for each reason.

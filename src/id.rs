@@ -77,7 +77,7 @@ impl FromStr for Mac {
 }
 
 /// A router's name: 48 bits, written like a MAC.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct PeerName(pub [u8; 6]);
 
 impl fmt::Display for PeerName {

@@ -4,12 +4,21 @@
 //! `ARCHITECTURE.md` has the map.
 
 pub mod api;
+pub mod connect;
+pub mod control;
 pub mod crypto;
 pub mod drops;
 pub mod entropy;
+pub mod frame;
+pub mod gossip;
 pub mod id;
+pub mod link;
 pub mod node;
+pub mod plane;
 pub mod secret;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod switch;
 pub mod time;
+pub mod topology;
 pub mod wire;

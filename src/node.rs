@@ -1,22 +1,50 @@
 //! One peer as one state machine: [`Node::handle`] an input, then [`Node::poll_output`] until it is quiet, then wake it
 //! at [`Node::deadline`]. The daemon, the simulator and the fuzzers all drive this type.
+//!
+//! ```text
+//!  inputs ─▶ connections ──events──▶┐                       ┌─▶ record (told to all)
+//!            links ───────changes──▶│ node ─▶ replicas ─────┼─▶ routes ─▶ relays of links
+//!            maker, stations ──────▶┘                       └─▶ forwarding snapshot
+//! ```
+//! Each part is a state machine of its own; this file carries what one of them says to the others, until all are quiet.
 
+mod advert;
+mod connections;
+mod exchange;
 pub mod input;
+mod links;
+mod load;
 pub mod output;
+mod report;
+mod routes;
+mod selector;
+mod snapshot;
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
+use advert::Advert;
+use connections::{ConnectionEvent, Connections, Ended};
+use exchange::Exchange;
 use input::{Input, Target};
-use output::Output;
+use links::{LinkChange, Links};
+use output::{Event, Output};
+use routes::Routes;
 
 use crate::{
-    api::Report,
+    connect::{EndKind, Maker, MakerConfig},
+    control::{preface::Versions, refusal::RefusalCode, session::ControlConfig},
     crypto::{identity::Identity, session::Cipher},
     entropy::Entropy,
-    id::{NetworkName, Nickname, Uid},
+    gossip::{ChannelId, hello::Hello, message::ControlMessage, origin::Incarnation},
+    id::{ConnId, NetworkName, Nickname, PeerName, Uid},
+    link::{direct::Change, handshake::LinkConfig},
     secret::NetworkSecret,
+    switch::{self, forwarding::Route, table::Table},
     time::Time,
 };
+
+/// Snapshots of a changing mesh are not published more often than this; after a quiet time, at once.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(5);
 
 /// What a node is, for its whole life.
 #[derive(Clone, Debug)]
@@ -33,7 +61,7 @@ pub struct NodeConfig {
     pub nickname: Nickname,
     /// This run.
     pub uid: Uid,
-    /// TCP and UDP port, ours and the default of targets.
+    /// TCP and UDP port, ours and the default of targets; not 0.
     pub port: u16,
     /// Most control connections; 0 for no limit.
     pub conn_limit: usize,
@@ -45,7 +73,7 @@ pub struct NodeConfig {
     pub targets: Vec<Target>,
     /// The AEAD that this machine is fastest with.
     pub cipher: Cipher,
-    /// Wall-clock time of [`Time::ZERO`], Unix seconds; for reports only.
+    /// Wall-clock time of [`Time::ZERO`], Unix seconds; for reports, and to be later than an earlier run.
     pub started: u64,
 }
 
@@ -53,17 +81,100 @@ pub struct NodeConfig {
 #[derive(Debug)]
 pub struct Node {
     config: NodeConfig,
+    name: PeerName,
+    entropy: Entropy,
+    connections: Connections,
+    links: Links,
+    maker: Maker,
+    exchange: Exchange,
+    table: Table,
+    routes: Routes,
+    advert: Advert,
     outputs: VecDeque<Output>,
+    /// The forwarding snapshot is out of date.
+    unpublished: bool,
+    published_at: Time,
+    /// Changes of path so far, for metrics.
+    path_changes: u64,
+    left: bool,
 }
 
 impl Node {
     /// A node that has seen nothing yet; feed it [`Input::Timeout`] to set it going.
-    pub fn new(config: NodeConfig, _entropy: Entropy) -> Self {
-        Self { config, outputs: VecDeque::new() }
+    pub fn new(config: NodeConfig, entropy: Entropy) -> Self {
+        let name = config.identity.name();
+        let incarnation = Incarnation::starting(config.started, &entropy);
+        let hello =
+            Hello { nickname: config.nickname.clone(), uid: config.uid, port: config.port, addresses: Vec::new() };
+        let control = ControlConfig {
+            identity: config.identity.clone(),
+            secret: config.secret.clone(),
+            network: config.network.clone(),
+            uid: config.uid,
+            versions: Versions::SPOKEN,
+            capabilities: 0,
+            hello: hello.encode(),
+        };
+        let link =
+            LinkConfig { identity: config.identity.clone(), secret: config.secret.clone(), cipher: config.cipher };
+        let mut maker = Maker::new(MakerConfig { name, discovery: config.discovery, conn_limit: config.conn_limit });
+        maker.add_targets(config.targets.iter().cloned(), Time::ZERO);
+        Self {
+            connections: Connections::new(control, entropy.clone()),
+            links: Links::new(link, incarnation.0, entropy.clone()),
+            maker,
+            exchange: Exchange::new(name, incarnation, entropy.clone()),
+            table: Table::new(name),
+            routes: Routes::default(),
+            advert: Advert::default(),
+            outputs: VecDeque::new(),
+            unpublished: true,
+            published_at: Time::ZERO,
+            path_changes: 0,
+            left: false,
+            name,
+            entropy,
+            config,
+        }
     }
 
     /// Takes one input.
-    pub fn handle(&mut self, _input: Input, _now: Time) {}
+    pub fn handle(&mut self, input: Input, now: Time) {
+        if self.left {
+            return;
+        }
+        match input {
+            Input::Timeout => {}
+            Input::Accepted { conn, remote } => self.connections.accepted(conn, remote, now),
+            Input::Connected { conn, remote } => self.connections.connected(conn, remote, now),
+            Input::Received { conn, bytes } => {
+                let admits = |conn, peer| self.maker.admits(conn, !self.routes.is_reachable(peer));
+                self.connections.received(conn, &bytes, admits, now);
+            }
+            Input::Closed { conn, reason } => self.connections.closed(conn, &reason),
+            Input::Datagram { origin, mut bytes } => self.links.handle_datagram(origin, &mut bytes, now),
+            Input::TooBig { to, payload_max } => self.links.too_big(to, payload_max, now),
+            Input::Station { mac, addresses, attached } => {
+                let changes = self.table.station(mac, &addresses, attached, now);
+                self.share(changes);
+            }
+            Input::StationGone { mac } => {
+                let changes = self.table.station_gone(mac);
+                self.share(changes);
+            }
+            Input::SessionWanted { peer } => self.links.want(peer, now),
+            Input::SessionWorn { index } => self.links.worn(index, now),
+            Input::LocalAddresses(addresses) => {
+                if self.advert.set_local(addresses, now) {
+                    self.maker.network_changed(now);
+                }
+            }
+            Input::Connect { targets, replace } => self.connect(targets, replace, now),
+            Input::Forget { targets } => self.forget_targets(&targets),
+            Input::Leave => self.leave(),
+        }
+        self.settle(now);
+    }
 
     /// The next thing to do, None when quiet.
     pub fn poll_output(&mut self) -> Option<Output> {
@@ -72,32 +183,297 @@ impl Node {
 
     /// When the node wants to be woken by [`Input::Timeout`].
     pub fn deadline(&self) -> Option<Time> {
-        None
+        if self.left {
+            return None;
+        }
+        let publish = self.unpublished.then(|| self.published_at + PUBLISH_INTERVAL);
+        let parts = [
+            self.connections.deadline(),
+            self.links.deadline(),
+            self.maker.deadline(),
+            self.exchange.deadline(),
+            self.table.deadline(),
+            self.routes.deadline(),
+            Some(self.advert.deadline()),
+            publish,
+        ];
+        parts.into_iter().flatten().min()
     }
 
-    /// All that users may ask about.
-    pub fn report(&self, now: Time) -> Report {
-        Report {
-            version: self.config.version.clone(),
-            router: crate::api::Summary {
-                name: self.config.identity.name(),
-                nickname: self.config.nickname.clone(),
-                network: self.config.network.clone(),
-                protocol: (crate::wire::VERSION_MIN, crate::wire::VERSION_MAX),
-                port: self.config.port,
-                encryption: !self.config.secret.is_open(),
-                discovery: self.config.discovery,
-                conn_limit: self.config.conn_limit,
-                trusted_subnets: self.config.trusted_subnets.clone(),
-                fastdp: "off".to_owned(),
-                uptime_s: now.micros() / 1_000_000,
-            },
-            targets: Vec::new(),
-            connections: Vec::new(),
-            peers: Vec::new(),
-            endpoints: Vec::new(),
-            paths: Vec::new(),
-            counters: std::collections::BTreeMap::new(),
+    /// Lets the parts react to each other until nothing is left to say.
+    fn settle(&mut self, now: Time) {
+        self.connections.handle_timeout(now);
+        self.links.handle_timeout(now);
+        let includes = included(self.name, &self.routes, now);
+        self.exchange.handle_timeout(&self.connections, includes, now);
+        loop {
+            self.connection_events(now);
+            self.link_changes(now);
+            let expired = self.table.expire(now);
+            self.share(expired);
+            if self.advert.take_due(now) {
+                let record = self.advert.record(&self.config, &self.connections, &self.links);
+                self.exchange.set_record(record);
+            }
+            self.exchange_changes(now);
+            let changed = self.update_routes(now);
+            self.dial(now);
+            self.send_messages();
+            if !changed && self.connections.is_quiet() && self.links.is_quiet() {
+                break;
+            }
+        }
+        self.publish(now);
+        while let Some(output) = self.connections.poll_output().or_else(|| self.links.poll_output()) {
+            self.outputs.push_back(output);
         }
     }
+
+    fn connection_events(&mut self, now: Time) {
+        while let Some(event) = self.connections.poll_event() {
+            match event {
+                ConnectionEvent::Up(conn) => self.connection_up(conn, now),
+                ConnectionEvent::Message(conn, message) => self.message(conn, message, now),
+                ConnectionEvent::Ended(ended) => self.connection_ended(ended, now),
+            }
+        }
+    }
+
+    fn connection_up(&mut self, conn: ConnId, now: Time) {
+        let Some((connection, peer)) = self.connections.get(conn).zip(self.connections.peer(conn)) else { return };
+        let (name, public, uid) = (peer.name, peer.public, peer.uid);
+        let Some(remote) = connection.remote else { return };
+        // The connection's own address first: it is known to work.
+        let likely = SocketAddr::new(remote.ip(), peer.hello.port);
+        self.maker.connected(conn, name, now, &self.entropy);
+        self.links.learn(name, public, uid, now);
+        self.links.allow_direct(name, [likely], now);
+        self.exchange.greet(conn, remote, now);
+        self.advert.soon(now);
+        self.outputs.push_back(Output::Event(Event::ConnectionEstablished { peer: name, remote }));
+    }
+
+    fn message(&mut self, conn: ConnId, message: ControlMessage, now: Time) {
+        let Some(peer) = self.connections.peer(conn) else { return };
+        let peer = peer.name;
+        match message {
+            // Answered where connections are kept alive.
+            ControlMessage::Ping { .. } | ControlMessage::Pong { .. } => {}
+            ControlMessage::DigestHash { channel, hash } => {
+                self.exchange.digest_hash(conn, channel, hash, included(self.name, &self.routes, now), now);
+            }
+            ControlMessage::Digest { channel, digest } => {
+                let included = included(self.name, &self.routes, now);
+                let result = self.exchange.digest(conn, channel, &digest, included, now);
+                self.refused_gossip(peer, channel, result);
+            }
+            ControlMessage::Delta { channel, delta } => {
+                let result = self.exchange.delta(conn, channel, &delta, now);
+                self.refused_gossip(peer, channel, result);
+            }
+            ControlMessage::Leave => {
+                self.connections.refuse(conn, RefusalCode::ShuttingDown, EndKind::Broken, "the peer stopped");
+            }
+            ControlMessage::Observed { address } => {
+                self.advert.observed(peer, SocketAddr::new(address.ip(), self.config.port), now);
+            }
+        }
+    }
+
+    fn refused_gossip(&mut self, peer: PeerName, channel: ChannelId, result: Result<(), String>) {
+        if let Err(reason) = result {
+            let event = Event::GossipRefused { peer, channel: channel.as_str(), reason };
+            self.outputs.push_back(Output::Event(event));
+        }
+    }
+
+    fn connection_ended(&mut self, ended: Ended, now: Time) {
+        self.maker.ended(ended.conn, &ended.end, now, &self.entropy);
+        if ended.was_up {
+            if let Some(peer) = ended.peer {
+                self.advert.forget(peer);
+            }
+            self.advert.at_once(now);
+        }
+        let event = Event::ConnectionEnded { peer: ended.peer, remote: ended.remote, reason: ended.end.reason };
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn link_changes(&mut self, now: Time) {
+        while let Some((peer, change)) = self.links.poll_change() {
+            self.unpublished = true;
+            match change {
+                LinkChange::Keys => {}
+                LinkChange::Rekeyed => self.outputs.push_back(Output::Event(Event::Rekeyed { peer })),
+                LinkChange::Direct(Change::Up(_)) | LinkChange::Size => self.advert.soon(now),
+                LinkChange::Direct(Change::Down) => self.advert.at_once(now),
+                LinkChange::Direct(Change::Moved(address)) => {
+                    let reason = format!("the peer moved to {address}");
+                    let route = Some(Route::Direct(address));
+                    self.outputs.push_back(Output::Event(Event::PathChanged { peer, route, reason }));
+                }
+            }
+        }
+    }
+
+    /// Tells everybody what changed about our own stations.
+    fn share(&mut self, changes: Vec<switch::table::Change>) {
+        for change in changes {
+            self.exchange.share(change);
+            self.unpublished = true;
+        }
+    }
+
+    /// Carries what others told to where it matters.
+    fn exchange_changes(&mut self, now: Time) {
+        for peer in self.exchange.take_changed_peers() {
+            self.routes.invalidate();
+            if peer != self.name
+                && let Some(record) = self.exchange.topology().get(peer, &())
+            {
+                if record.leaving {
+                    self.drop_peer(peer, now);
+                } else {
+                    self.links.learn(peer, record.public, record.uid, now);
+                    self.maker.set_known(peer, record.addresses.clone(), now);
+                }
+            }
+        }
+        for (origin, mac) in self.exchange.take_changed_stations() {
+            let claim = self.exchange.endpoints().get(origin, &mac).cloned();
+            let changes = self.table.remote(origin, mac, claim, now);
+            self.share(changes);
+            self.unpublished = true;
+        }
+    }
+
+    fn update_routes(&mut self, now: Time) -> bool {
+        let links = &self.links;
+        let own_broke = |peer| {
+            let direct = links.link(peer).and_then(|link| link.direct.as_ref());
+            direct.is_none_or(|direct| direct.address().is_none()).then(|| "no answer over UDP for 3 s".to_owned())
+        };
+        let Some(outcome) = self.routes.update(self.name, self.exchange.topology(), own_broke, now) else {
+            return false;
+        };
+        for &peer in &outcome.changed {
+            self.path_changed(peer, now);
+        }
+        for &peer in &outcome.gone {
+            self.forget_peer(peer, now);
+        }
+        let changed = !outcome.changed.is_empty() || !outcome.gone.is_empty();
+        self.unpublished |= changed || outcome.resized;
+        changed
+    }
+
+    fn path_changed(&mut self, peer: PeerName, now: Time) {
+        let relays = self.routes.relays(peer).map(<[PeerName]>::to_vec);
+        let route = self.route(peer);
+        let reason = self.routes.choice(peer).map(|choice| choice.reason.clone()).unwrap_or_default();
+        self.links.set_relays(peer, relays, now);
+        self.path_changes += 1;
+        self.outputs.push_back(Output::Event(Event::PathChanged { peer, route, reason }));
+    }
+
+    /// The way to a peer as the data plane goes it.
+    fn route(&self, peer: PeerName) -> Option<Route> {
+        match self.routes.relays(peer)? {
+            [] => self.links.link(peer)?.direct.as_ref()?.address().map(Route::Direct),
+            relays => Some(Route::Relayed(relays.to_vec())),
+        }
+    }
+
+    fn forget_peer(&mut self, peer: PeerName, now: Time) {
+        self.drop_peer(peer, now);
+        self.exchange.forget(peer);
+        self.routes.forget(peer);
+    }
+
+    /// A peer has left or is gone: nothing is sent there any more. Its record stays until it is forgotten.
+    fn drop_peer(&mut self, peer: PeerName, now: Time) {
+        self.maker.remove_known(peer);
+        self.advert.forget(peer);
+        for mac in self.exchange.forget_stations(peer) {
+            let changes = self.table.remote(peer, mac, None, now);
+            self.share(changes);
+        }
+        if self.links.forget(peer) {
+            self.outputs.push_back(Output::Event(Event::PeerGone { peer }));
+        }
+    }
+
+    fn dial(&mut self, now: Time) {
+        while let Some(dial) = self.maker.poll_dial(now) {
+            self.connections.dialling(dial.conn, &dial.target, now);
+            self.outputs.push_back(Output::Dial { conn: dial.conn, target: dial.target });
+        }
+    }
+
+    /// Hands what the exchange has to say to the connections.
+    fn send_messages(&mut self) {
+        while let Some((to, message)) = self.exchange.poll_message() {
+            match to {
+                exchange::To::One(conn) => {
+                    self.connections.send(conn, &message);
+                }
+                exchange::To::AllBut(except) => {
+                    let others: Vec<ConnId> = self.connections.up().map(|(conn, ..)| conn).collect();
+                    for conn in others.into_iter().filter(|conn| Some(*conn) != except) {
+                        self.connections.send(conn, &message);
+                    }
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self, now: Time) {
+        if self.unpublished && (now >= self.published_at + PUBLISH_INTERVAL || self.published_at == Time::ZERO) {
+            self.unpublished = false;
+            self.published_at = now;
+            self.outputs.push_back(Output::Forwarding(self.snapshot()));
+        }
+    }
+
+    fn connect(&mut self, targets: Vec<Target>, replace: bool, now: Time) {
+        if replace {
+            let others: Vec<Target> = self.maker.targets().into_iter().filter(|old| !targets.contains(old)).collect();
+            self.maker.forget(&others);
+        }
+        self.maker.add_targets(targets, now);
+        self.targets_changed();
+    }
+
+    fn forget_targets(&mut self, targets: &[Target]) {
+        self.maker.forget(targets);
+        self.targets_changed();
+    }
+
+    fn targets_changed(&mut self) {
+        self.outputs.push_back(Output::Event(Event::TargetsChanged { targets: self.maker.targets() }));
+    }
+
+    /// Tells everybody and closes all connections.
+    fn leave(&mut self) {
+        self.advert.leaving = true;
+        self.exchange.set_record(self.advert.record(&self.config, &self.connections, &self.links));
+        self.send_messages();
+        let all: Vec<ConnId> = self.connections.up().map(|(conn, ..)| conn).collect();
+        for conn in all {
+            self.connections.send(conn, &ControlMessage::Leave);
+            self.connections.refuse(conn, RefusalCode::ShuttingDown, EndKind::Broken, "stopping");
+        }
+        while let Some(output) = self.connections.poll_output() {
+            self.outputs.push_back(output);
+        }
+        self.left = true;
+    }
 }
+
+/// Whose entries are told to neighbours: ours, and those of peers that are not gone for long, so that the gone stay gone.
+fn included(own: PeerName, routes: &Routes, now: Time) -> impl Fn(PeerName) -> bool {
+    move |peer| peer == own || routes.is_told(peer, now)
+}
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,9 @@ impl Time {
     /// The node's start.
     pub const ZERO: Self = Self(0);
 
+    /// Later than every other moment.
+    pub const MAX: Self = Self(u64::MAX);
+
     /// The moment `micros` microseconds after the start.
     pub fn from_micros(micros: u64) -> Self {
         Self(micros)

@@ -58,8 +58,8 @@ pub enum Input {
     TooBig {
         /// Where it was to go.
         to: SocketAddr,
-        /// The largest UDP payload that the system believes fits, if it knows.
-        payload_max: Option<usize>,
+        /// The largest UDP payload that may fit: one byte less than was refused.
+        payload_max: usize,
     },
     /// A station is on our bridge: attached, or seen as the source of a frame.
     Station {

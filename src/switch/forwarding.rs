@@ -9,6 +9,7 @@ use std::{
 use crate::{
     crypto::session::Session,
     id::{Mac, PeerName},
+    switch::quick_hash::QuickHash,
 };
 
 /// How a sleeve packet gets to a peer.
@@ -39,11 +40,11 @@ pub struct Forwarding {
     /// Every peer that frames may go to. Broadcast and multicast go to each of them that has a route.
     pub peers: BTreeMap<PeerName, PeerForwarding>,
     /// Whose bridge a station is on; stations of our own bridge are in `local`.
-    pub stations: HashMap<Mac, PeerName>,
+    pub stations: HashMap<Mac, PeerName, QuickHash>,
     /// Stations on our own bridge.
-    pub local: HashSet<Mac>,
+    pub local: HashSet<Mac, QuickHash>,
     /// Which remote station has an IP address, for answering ARP and ND.
-    pub addresses: HashMap<IpAddr, Mac>,
+    pub addresses: HashMap<IpAddr, Mac, QuickHash>,
     /// Sessions that packets may arrive on, by our index: current, previous and next of each peer.
-    pub receiving: HashMap<u32, (PeerName, Arc<Session>)>,
+    pub receiving: HashMap<u32, (PeerName, Arc<Session>), QuickHash>,
 }

@@ -1,0 +1,9 @@
+//! A link: the authenticated data session between two peers, and the direct path that it may have.
+
+pub mod cookie;
+pub mod direct;
+pub mod estimate;
+pub mod handshake;
+pub mod keys;
+pub mod message;
+pub mod mtu;

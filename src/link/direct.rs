@@ -1,0 +1,402 @@
+//! The direct path of a link: where the peer answers, how well, and whether frames may go that way.
+//!
+//! ```text
+//!   Searching: every candidate address is probed     ──echo──▶  Trying: one address answers; its size is measured
+//!        ▲                                                          │ measured, and answered often enough
+//!        │ 3 s without an echo                                      ▼
+//!        └───────────────────────────────────────────────────────  Up
+//! ```
+//! Only an echo of our own probe counts: it proves both directions. A probe of the peer's from a new address is a hint
+//! that it has moved; the link follows when that address has answered a probe of ours.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use super::{estimate::Estimate, message::SMALL_LEN, mtu::MtuSearch};
+use crate::{entropy::Entropy, time::Time};
+
+/// Silence after which a path is down.
+pub const DOWN_AFTER: Duration = Duration::from_secs(3);
+/// Between probes of a path in use or on trial.
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// Between probes of each candidate while none answers: at first, and after [`SEARCH_EAGERLY`].
+const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
+const SEARCH_INTERVAL_LATER: Duration = Duration::from_secs(5);
+const SEARCH_EAGERLY: Duration = Duration::from_secs(60);
+/// Echoes in a row that a path needs to come back after it was down, so that a bad one does not flap.
+const ECHOES_TO_RETURN: u8 = 3;
+/// A peer that still probes from its old address this recently has not moved.
+const MOVED_AFTER: Duration = Duration::from_secs(1);
+/// A small probe without an echo for this long was lost; MTU probes are given less, as their loss is expected.
+const LOST_AFTER: Duration = Duration::from_secs(1);
+const MTU_PATIENCE: Duration = Duration::from_millis(200);
+/// Candidate addresses kept; the oldest goes.
+const CANDIDATES_MAX: usize = 16;
+/// Probes under way that are remembered; more cannot be in a second's flight.
+const PENDING_MAX: usize = 256;
+
+/// What changed about the direct path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// Frames may go straight to this address.
+    Up(SocketAddr),
+    /// They may not any more.
+    Down,
+    /// They go to this address from now on.
+    Moved(SocketAddr),
+}
+
+/// A probe to be sealed and sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Probe {
+    /// Where to.
+    pub to: SocketAddr,
+    /// To be echoed.
+    pub token: u64,
+    /// UDP payload of the sealed packet.
+    pub size: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Candidate {
+    address: SocketAddr,
+    probe_at: Time,
+}
+
+/// The address that answers.
+#[derive(Clone, Debug)]
+struct Active {
+    address: SocketAddr,
+    estimate: Estimate,
+    mtu: MtuSearch,
+    up: bool,
+    echoes: u8,
+    answered_at: Time,
+    probe_at: Time,
+    /// When the peer last probed us from there.
+    heard_at: Time,
+}
+
+#[derive(Clone, Debug)]
+struct Sent {
+    to: SocketAddr,
+    size: usize,
+    at: Time,
+    /// Sent to measure the size that passes: its loss says nothing about the path.
+    for_mtu: bool,
+}
+
+/// The direct path of one link.
+#[derive(Clone, Debug)]
+pub struct Direct {
+    candidates: Vec<Candidate>,
+    active: Option<Active>,
+    pending: BTreeMap<u64, Sent>,
+    was_up: bool,
+    searching_since: Time,
+}
+
+impl Direct {
+    /// No address known yet.
+    pub fn new(now: Time) -> Self {
+        Self { candidates: Vec::new(), active: None, pending: BTreeMap::new(), was_up: false, searching_since: now }
+    }
+
+    /// The address that frames may go to.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.active.as_ref().filter(|active| active.up).map(|active| active.address)
+    }
+
+    /// Smoothed round-trip time.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.active.as_ref().and_then(|active| active.estimate.rtt())
+    }
+
+    /// Share of probes lost, 0 to 1.
+    pub fn loss(&self) -> f64 {
+        self.active.as_ref().map_or(0.0, |active| active.estimate.loss())
+    }
+
+    /// The UDP payload that passes; None until measured.
+    pub fn payload_max(&self) -> Option<usize> {
+        self.active.as_ref().and_then(|active| active.mtu.usable())
+    }
+
+    /// Addresses being tried, for status.
+    pub fn candidates(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        self.candidates.iter().map(|candidate| candidate.address)
+    }
+
+    /// Adds a place where the peer may be; probed at once if nothing answers yet.
+    pub fn add_candidate(&mut self, address: SocketAddr, now: Time) {
+        if self.candidates.iter().any(|known| known.address == address) {
+            return;
+        }
+        if self.candidates.len() == CANDIDATES_MAX {
+            self.candidates.remove(0);
+        }
+        self.candidates.push(Candidate { address, probe_at: now });
+    }
+
+    /// An authentic probe of the peer's came from `address`.
+    pub fn heard_from(&mut self, address: SocketAddr, now: Time) {
+        self.add_candidate(address, now);
+        match &mut self.active {
+            Some(active) if active.address == address => active.heard_at = now,
+            // Perhaps it moved: challenge the new address now. An answer settles it.
+            Some(active) if active.up && now.since(active.heard_at) < MOVED_AFTER => {}
+            Some(_) | None => self.probe_soon(address, now),
+        }
+    }
+
+    /// An authentic echo of `token` came from `from`.
+    pub fn echoed(&mut self, from: SocketAddr, token: u64, now: Time) -> Option<Change> {
+        // From another address than we probed, the echo proves nothing about either.
+        let sent = self.pending.get(&token).filter(|sent| sent.to == from)?.clone();
+        self.pending.remove(&token);
+        let other_is_better = |active: &Active| !active.up || now.since(active.heard_at) >= MOVED_AFTER;
+        match &self.active {
+            Some(active) if active.address == from => {}
+            Some(active) if !other_is_better(active) => return None,
+            Some(active) if active.up => return Some(self.move_to(from, now)),
+            Some(_) | None => self.active = Some(Active::new(from, now)),
+        }
+        let was_up = self.was_up;
+        let active = self.active.as_mut()?;
+        active.answered_at = now;
+        active.mtu.answered(sent.size, now);
+        if !sent.for_mtu {
+            active.echoes = active.echoes.saturating_add(1);
+            active.estimate.answered(now.since(sent.at));
+        }
+        let change = active.come_up(was_up);
+        self.was_up |= change.is_some();
+        change
+    }
+
+    /// The system refused to send more than `payload_max` to `to`.
+    pub fn too_big(&mut self, to: SocketAddr, payload_max: usize, now: Time) {
+        if let Some(active) = self.active.as_mut().filter(|active| active.address == to) {
+            active.mtu.too_big(payload_max, now);
+        }
+    }
+
+    /// Notices silence and lost probes; to be called before [`Self::poll_probe`].
+    pub fn handle_timeout(&mut self, now: Time) -> Option<Change> {
+        let lost = self.pending.extract_if(.., |_, sent| now.since(sent.at) >= LOST_AFTER);
+        let lost: Vec<Sent> = lost.map(|(_, sent)| sent).collect();
+        let active = self.active.as_mut()?;
+        for _ in lost.iter().filter(|sent| !sent.for_mtu && sent.to == active.address) {
+            active.estimate.lost();
+            active.echoes = 0;
+        }
+        if now.since(active.answered_at) >= DOWN_AFTER {
+            let was_up = active.up;
+            self.give_up(now);
+            return was_up.then_some(Change::Down);
+        }
+        // The first sweep may end by the loss of its last probes, without another echo.
+        let change = active.come_up(self.was_up);
+        self.was_up |= change.is_some();
+        change
+    }
+
+    /// The next probe to send.
+    pub fn poll_probe(&mut self, now: Time, entropy: &Entropy) -> Option<Probe> {
+        let due = match &mut self.active {
+            Some(active) => active.poll(now),
+            None => None,
+        };
+        let (to, size, for_mtu) = match due {
+            Some(due) => due,
+            None => (self.poll_candidate(now)?, SMALL_LEN, false),
+        };
+        let token = entropy.number();
+        if self.pending.len() == PENDING_MAX {
+            self.pending.pop_first();
+        }
+        self.pending.insert(token, Sent { to, size, at: now, for_mtu });
+        Some(Probe { to, token, size })
+    }
+
+    /// When something is to be done next.
+    pub fn deadline(&self) -> Option<Time> {
+        let candidates = self.candidates.iter().map(|candidate| candidate.probe_at).filter(|at| *at < NEVER).min();
+        let active = self.active.as_ref().and_then(|active| {
+            let mtu = active.mtu.deadline(active.estimate.patience(MTU_PATIENCE));
+            [Some(active.probe_at), Some(active.answered_at + DOWN_AFTER), mtu].into_iter().flatten().min()
+        });
+        [candidates, active].into_iter().flatten().min()
+    }
+
+    /// Candidates are probed while nothing answers, and whenever one of them was asked for.
+    fn poll_candidate(&mut self, now: Time) -> Option<SocketAddr> {
+        let interval =
+            if now.since(self.searching_since) < SEARCH_EAGERLY { SEARCH_INTERVAL } else { SEARCH_INTERVAL_LATER };
+        let next = if self.active.is_some() { NEVER } else { now + interval };
+        let candidate = self.candidates.iter_mut().find(|candidate| candidate.probe_at <= now)?;
+        candidate.probe_at = next;
+        Some(candidate.address)
+    }
+
+    fn probe_soon(&mut self, address: SocketAddr, now: Time) {
+        for candidate in self.candidates.iter_mut().filter(|candidate| candidate.address == address) {
+            candidate.probe_at = now;
+        }
+    }
+
+    fn move_to(&mut self, address: SocketAddr, now: Time) -> Change {
+        if let Some(active) = &mut self.active {
+            active.address = address;
+            active.answered_at = now;
+            active.heard_at = now;
+            active.probe_at = now;
+            active.mtu.restart(now);
+        }
+        Change::Moved(address)
+    }
+
+    fn give_up(&mut self, now: Time) {
+        self.active = None;
+        self.searching_since = now;
+        for candidate in &mut self.candidates {
+            candidate.probe_at = now;
+        }
+    }
+}
+
+/// A candidate that need not be probed while another address answers.
+const NEVER: Time = Time::MAX;
+
+impl Active {
+    fn new(address: SocketAddr, now: Time) -> Self {
+        Self {
+            address,
+            estimate: Estimate::default(),
+            mtu: MtuSearch::new(now),
+            up: false,
+            echoes: 0,
+            answered_at: now,
+            probe_at: now + PROBE_INTERVAL,
+            heard_at: now,
+        }
+    }
+
+    fn come_up(&mut self, was_up_before: bool) -> Option<Change> {
+        let enough = self.echoes >= if was_up_before { ECHOES_TO_RETURN } else { 1 };
+        if self.up || !enough || self.mtu.usable().is_none() {
+            return None;
+        }
+        self.up = true;
+        Some(Change::Up(self.address))
+    }
+
+    fn poll(&mut self, now: Time) -> Option<(SocketAddr, usize, bool)> {
+        if self.probe_at <= now {
+            self.probe_at = now + PROBE_INTERVAL;
+            return Some((self.address, SMALL_LEN, false));
+        }
+        let size = self.mtu.poll(now, self.estimate.patience(MTU_PATIENCE))?;
+        Some((self.address, size, true))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOME: &str = "10.0.0.1:6783";
+    const AWAY: &str = "10.9.9.9:1024";
+
+    /// A path in virtual time: probes to the addresses in `answering` come back after 10 ms if no larger than 1472.
+    struct Bench {
+        direct: Direct,
+        entropy: Entropy,
+        now: Time,
+        answering: Vec<SocketAddr>,
+        changes: Vec<Change>,
+        sent: usize,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let mut direct = Direct::new(Time::ZERO);
+            direct.add_candidate(HOME.parse().unwrap(), Time::ZERO);
+            let entropy = Entropy::seeded([1; 32]);
+            Self { direct, entropy, now: Time::ZERO, answering: Vec::new(), changes: Vec::new(), sent: 0 }
+        }
+
+        fn run(&mut self, span: Duration) -> &[Change] {
+            self.changes.clear();
+            let end = self.now + span;
+            let mut echoes: Vec<(Time, Probe)> = Vec::new();
+            while self.now < end {
+                self.changes.extend(self.direct.handle_timeout(self.now));
+                while let Some(probe) = self.direct.poll_probe(self.now, &self.entropy) {
+                    self.sent += 1;
+                    if self.answering.contains(&probe.to) && probe.size <= 1472 {
+                        echoes.push((self.now + Duration::from_millis(10), probe));
+                    }
+                }
+                self.now = self.now + Duration::from_millis(5);
+                for (_, probe) in echoes.extract_if(.., |(at, _)| *at <= self.now) {
+                    self.changes.extend(self.direct.echoed(probe.to, probe.token, self.now));
+                }
+            }
+            &self.changes
+        }
+    }
+
+    #[test]
+    fn a_path_comes_up_with_its_size_known_and_goes_down_after_three_seconds_of_silence() {
+        let mut bench = Bench::new();
+        let home = HOME.parse().unwrap();
+        bench.answering = vec![home];
+        assert_eq!(bench.run(Duration::from_secs(1)), [Change::Up(home)]);
+        assert_eq!(bench.direct.payload_max(), Some(1472));
+        assert!(bench.direct.rtt().unwrap().abs_diff(Duration::from_millis(10)) < Duration::from_millis(6));
+        bench.answering.clear();
+        assert_eq!(bench.run(Duration::from_millis(2400)), []);
+        assert_eq!(bench.run(Duration::from_millis(1200)), [Change::Down]);
+        assert_eq!(bench.direct.address(), None);
+        bench.answering = vec![home];
+        assert_eq!(bench.run(Duration::from_millis(900)), [], "one echo is not enough to come back");
+        assert_eq!(bench.run(Duration::from_secs(3)), [Change::Up(home)]);
+    }
+
+    #[test]
+    fn a_dead_path_is_asked_less_and_less() {
+        let mut bench = Bench::new();
+        bench.run(Duration::from_secs(60));
+        let eager = std::mem::take(&mut bench.sent);
+        bench.run(Duration::from_secs(60));
+        assert!((50..=62).contains(&eager) && bench.sent <= 13, "{eager} {}", bench.sent);
+    }
+
+    #[test]
+    fn the_link_follows_a_peer_that_moved_once_the_new_address_answered() {
+        let (home, away) = (HOME.parse().unwrap(), AWAY.parse().unwrap());
+        let mut bench = Bench::new();
+        bench.answering = vec![home];
+        bench.run(Duration::from_secs(1));
+        bench.direct.heard_from(home, bench.now);
+        bench.direct.heard_from(away, bench.now);
+        assert_eq!(bench.run(Duration::from_millis(900)), [], "it still probes from home");
+        bench.direct.heard_from(away, bench.now);
+        assert_eq!(bench.run(Duration::from_millis(100)), [], "unanswered, a new address is not taken");
+        bench.answering = vec![away];
+        bench.run(Duration::from_millis(200));
+        bench.direct.heard_from(away, bench.now);
+        assert_eq!(bench.run(Duration::from_millis(100)), [Change::Moved(away)]);
+        assert_eq!(bench.direct.address(), Some(away));
+        assert_eq!(bench.run(Duration::from_secs(10)), []);
+    }
+
+    #[test]
+    fn an_echo_from_elsewhere_or_of_no_probe_is_nothing() {
+        let mut bench = Bench::new();
+        let probe = bench.direct.poll_probe(Time::ZERO, &bench.entropy).unwrap();
+        assert_eq!(bench.direct.echoed(AWAY.parse().unwrap(), probe.token, Time::ZERO), None);
+        assert_eq!(bench.direct.echoed(probe.to, probe.token + 1, Time::ZERO), None);
+        assert_eq!(bench.direct.rtt(), None);
+    }
+}

@@ -1,0 +1,145 @@
+//! What this node tells everybody of itself: its record in the topology, rebuilt when its links or addresses change.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use super::{NodeConfig, connections::Connections, links::Links};
+use crate::{
+    id::PeerName,
+    link::direct::Direct,
+    time::Time,
+    topology::{
+        cost::Cost,
+        record::{ADDRESSES_MAX, LINKS_MAX, LinkRecord, PeerRecord},
+    },
+};
+
+/// Bad news goes at once, unless there was news this recently: where one link breaks others do.
+const BAD_NEWS_INTERVAL: Duration = Duration::from_millis(200);
+/// Good news waits this long for more of it, and until the last news is [`GOOD_NEWS_INTERVAL`] old.
+const GATHER: Duration = Duration::from_millis(100);
+/// A large mesh that starts would otherwise tell everybody of each link by itself.
+const GOOD_NEWS_INTERVAL: Duration = Duration::from_secs(1);
+/// A link's cost or size is told anew this often at most.
+const REFRESH: Duration = Duration::from_secs(10);
+
+/// The record's inputs that are kept here, and when it is to be rebuilt.
+#[derive(Debug, Default)]
+pub(super) struct Advert {
+    local: Vec<IpAddr>,
+    observed: BTreeMap<PeerName, SocketAddr>,
+    /// What was told of each link's cost, to be followed with hysteresis.
+    costs: BTreeMap<PeerName, Cost>,
+    due: Option<Time>,
+    refresh_at: Time,
+    told_at: Option<Time>,
+    pub(super) leaving: bool,
+}
+
+impl Advert {
+    /// The host's own addresses; whether they are others than before.
+    pub(super) fn set_local(&mut self, addresses: Vec<IpAddr>, now: Time) -> bool {
+        let changed = self.local != addresses;
+        if changed {
+            self.local = addresses;
+            self.soon(now);
+        }
+        changed
+    }
+
+    /// A neighbour told where it sees us.
+    pub(super) fn observed(&mut self, by: PeerName, address: SocketAddr, now: Time) {
+        if self.observed.insert(by, address) != Some(address) {
+            self.soon(now);
+        }
+    }
+
+    /// A peer is not a neighbour any more.
+    pub(super) fn forget(&mut self, peer: PeerName) {
+        self.observed.remove(&peer);
+        self.costs.remove(&peer);
+    }
+
+    /// Something got better: tell it, perhaps with more.
+    pub(super) fn soon(&mut self, now: Time) {
+        self.tell_at(self.after_last(GOOD_NEWS_INTERVAL).max(now + GATHER));
+    }
+
+    /// Something broke: tell it now, or almost.
+    pub(super) fn at_once(&mut self, now: Time) {
+        self.tell_at(self.after_last(BAD_NEWS_INTERVAL).max(now));
+    }
+
+    fn after_last(&self, interval: Duration) -> Time {
+        self.told_at.map_or(Time::ZERO, |told| told + interval)
+    }
+
+    fn tell_at(&mut self, at: Time) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// Whether the record is to be rebuilt now.
+    pub(super) fn take_due(&mut self, now: Time) -> bool {
+        let due = self.deadline() <= now;
+        if due {
+            self.due = None;
+            self.refresh_at = now + REFRESH;
+            self.told_at = Some(now);
+        }
+        due
+    }
+
+    /// When that is.
+    pub(super) fn deadline(&self) -> Time {
+        self.due.unwrap_or(Time::MAX).min(self.refresh_at)
+    }
+
+    /// Addresses where we may be found, most likely first.
+    pub(super) fn addresses(&self, port: u16) -> Vec<SocketAddr> {
+        let local = self.local.iter().map(|ip| SocketAddr::new(*ip, port));
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        for address in local.chain(self.observed.values().copied()) {
+            if !addresses.contains(&address) && addresses.len() < ADDRESSES_MAX {
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
+
+    /// The record as of now.
+    pub(super) fn record(&mut self, config: &NodeConfig, connections: &Connections, links: &Links) -> PeerRecord {
+        let control: BTreeSet<PeerName> = connections.up().map(|(_, _, peer)| peer.name).collect();
+        let direct = links.iter().filter(|(_, link)| link.direct.as_ref().is_some_and(|d| d.address().is_some()));
+        let mut peers: BTreeSet<PeerName> = direct.map(|(peer, _)| peer).collect();
+        peers.extend(&control);
+        let records = peers.into_iter().take(LINKS_MAX).map(|peer| {
+            let direct = links.link(peer).and_then(|link| link.direct.as_ref());
+            let up = direct.filter(|direct| direct.address().is_some());
+            LinkRecord {
+                peer,
+                control: control.contains(&peer),
+                data: up.and_then(|direct| self.cost(peer, direct)),
+                payload_max: up.and_then(Direct::payload_max).and_then(|max| u16::try_from(max).ok()).unwrap_or(0),
+            }
+        });
+        PeerRecord {
+            public: config.identity.public(),
+            uid: config.uid,
+            nickname: config.nickname.clone(),
+            port: config.port,
+            links: records.collect(),
+            addresses: self.addresses(config.port),
+            leaving: self.leaving,
+        }
+    }
+
+    fn cost(&mut self, peer: PeerName, direct: &Direct) -> Option<Cost> {
+        let rtt = direct.rtt()?;
+        let cost = self.costs.get(&peer).map_or_else(|| Cost::of(rtt), |last| last.follow(rtt));
+        self.costs.insert(peer, cost);
+        Some(cost)
+    }
+}

@@ -1,0 +1,45 @@
+//! Builds the data plane's snapshot from links, routes and stations.
+
+use std::sync::Arc;
+
+use super::Node;
+use crate::{
+    link::mtu,
+    switch::forwarding::{Forwarding, PeerForwarding},
+    wire::sleeve::relay_overhead,
+};
+
+impl Node {
+    /// The mesh as the data plane is to see it now.
+    pub(super) fn snapshot(&self) -> Arc<Forwarding> {
+        let mut forwarding = Forwarding { name: Some(self.name), ..Forwarding::default() };
+        for (peer, link) in self.links.iter() {
+            for session in link.keys.receiving() {
+                forwarding.receiving.insert(session.local_index(), (peer, Arc::clone(session)));
+            }
+            let route = self.route(peer);
+            let payload_max = self.payload_max(peer).unwrap_or(mtu::BASE);
+            let session = link.keys.sending().cloned();
+            forwarding.peers.insert(peer, PeerForwarding { session, route, payload_max });
+        }
+        forwarding.stations = self.table.stations().collect();
+        forwarding.local = self.table.local().collect();
+        forwarding.addresses = self.table.addresses().into_iter().collect();
+        Arc::new(forwarding)
+    }
+
+    /// The outermost UDP payload that fits the path to `peer`: what its first link carries, and no more than what
+    /// later links carry of the smaller packets that relays make of it.
+    pub(super) fn payload_max(&self, peer: crate::id::PeerName) -> Option<usize> {
+        let relays = self.routes.relays(peer)?;
+        let direct = |peer| self.links.link(peer)?.direct.as_ref()?.payload_max();
+        match relays {
+            [] => direct(peer),
+            [first, ..] => {
+                let later = self.routes.path_payload_max(peer).unwrap_or(mtu::BASE);
+                let shrunk_by = relay_overhead(relays.len()) - relay_overhead((relays.len() - 1).max(1));
+                Some(direct(*first).unwrap_or(mtu::BASE).min(later + shrunk_by))
+            }
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The simulator: many nodes on a pretended network, in virtual time, from a seed.
+//!
+//! Each host is a real [`Node`] and a real [`crate::plane::Plane`]; only sockets, TAP and clock are pretended. One seed gives one run, so
+//! a failure is found again by its seed. TCP is a pair of ordered, lossless streams which break when the network
+//! between two hosts stays cut; UDP loses, delays and reorders.
+
+mod host;
+mod network;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use host::{Host, Outbox};
+pub use network::Network;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use crate::{
+    api::Report,
+    entropy::Entropy,
+    id::ConnId,
+    node::{
+        Node, NodeConfig,
+        input::{Input, Target},
+        output::{Event, Output},
+    },
+    switch::forwarding::Route,
+    time::Time,
+};
+
+/// How long TCP takes to give up on a cut network, and dialling on a silent one.
+const TCP_GIVES_UP: Duration = Duration::from_secs(10);
+const DIAL_GIVES_UP: Duration = Duration::from_secs(5);
+
+/// A host in the simulation, by number.
+pub type HostId = usize;
+
+/// What is to happen at a host.
+#[derive(Debug)]
+enum Happening {
+    /// Its node's deadline, or just set going.
+    Wake,
+    /// A UDP datagram arrives.
+    Datagram { from: SocketAddr, bytes: Vec<u8> },
+    /// Something happens on TCP.
+    Tcp(Input),
+    /// A dial arrives from another host's connection.
+    Dialled { by: HostId, conn: ConnId },
+}
+
+/// The whole of it.
+#[derive(Debug)]
+pub struct Simulation {
+    now: Time,
+    /// Ordered by time, then by when it was decided, so that runs repeat.
+    agenda: BTreeMap<(Time, u64), (HostId, Happening)>,
+    decided: u64,
+    hosts: Vec<Host>,
+    /// The network between the hosts; to be changed at any time.
+    pub network: Network,
+    rng: StdRng,
+}
+
+impl Simulation {
+    /// An empty network.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            now: Time::ZERO,
+            agenda: BTreeMap::new(),
+            decided: 0,
+            hosts: Vec::new(),
+            network: Network::default(),
+            rng: StdRng::seed_from_u64(seed),
+        }
+    }
+
+    /// The true time.
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// Where host `id` is found.
+    pub fn address(id: HostId) -> IpAddr {
+        let [_, _, high, low] = u32::try_from(id + 1).unwrap_or(u32::MAX).to_be_bytes();
+        IpAddr::V4(Ipv4Addr::new(10, 0, high, low))
+    }
+
+    /// Host `id` as a target.
+    pub fn target(id: HostId) -> Target {
+        SocketAddr::new(Self::address(id), crate::wire::DEFAULT_PORT).into()
+    }
+
+    /// Adds a host with a clock that runs `rate` times as fast as true time.
+    pub fn add(&mut self, config: NodeConfig, rate: f64) -> HostId {
+        let id = self.hosts.len();
+        let entropy = Entropy::seeded(self.rng.random());
+        self.hosts.push(Host::new(Node::new(config, entropy), Self::address(id), rate, self.now));
+        self.schedule(Duration::ZERO, id, Happening::Tcp(Input::LocalAddresses(vec![Self::address(id)])));
+        id
+    }
+
+    /// Replaces host `id` as if its router was killed and started again.
+    pub fn restart(&mut self, id: HostId, config: NodeConfig) {
+        let conns: Vec<_> = self.hosts[id].conns.values().copied().collect();
+        for (other, conn) in conns {
+            self.hosts[other].conns.remove(&conn);
+            self.schedule(Duration::ZERO, other, Happening::Tcp(closed(conn, "connection reset by peer")));
+        }
+        let entropy = Entropy::seeded(self.rng.random());
+        let rate = self.hosts[id].rate;
+        self.hosts[id] = Host::new(Node::new(config, entropy), Self::address(id), rate, self.now);
+        self.schedule(Duration::ZERO, id, Happening::Tcp(Input::LocalAddresses(vec![Self::address(id)])));
+    }
+
+    /// Tells host `id` something.
+    pub fn tell(&mut self, id: HostId, input: Input) {
+        self.handle(id, input);
+    }
+
+    /// A station on host `id`'s bridge sends a frame.
+    pub fn send_frame(&mut self, id: HostId, frame: &[u8]) {
+        let mut outbox = Outbox::default();
+        self.hosts[id].frame_in(frame, &mut outbox);
+        self.apply(id, outbox);
+    }
+
+    /// Takes the frames that came out of host `id`'s TAP since last asked.
+    pub fn take_frames(&mut self, id: HostId) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.hosts[id].delivered)
+    }
+
+    /// Takes what host `id`'s node had to say since last asked; the oldest are lost if never asked.
+    pub fn take_events(&mut self, id: HostId) -> VecDeque<Event> {
+        std::mem::take(&mut self.hosts[id].events)
+    }
+
+    /// What host `id` tells its users.
+    pub fn report(&self, id: HostId) -> Report {
+        let host = &self.hosts[id];
+        host.node.report(host.local(self.now))
+    }
+
+    /// Inputs and outputs of host `id` so far: messages on TCP, datagrams, and bytes of both, sent.
+    pub fn sent(&self, id: HostId) -> (u64, u64) {
+        (self.hosts[id].sent_messages, self.hosts[id].sent_bytes)
+    }
+
+    /// Lets time pass.
+    pub fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        while let Some(entry) = self.agenda.first_entry().filter(|entry| entry.key().0 <= end) {
+            let ((at, _), (id, happening)) = entry.remove_entry();
+            self.now = at;
+            self.happen(id, happening);
+        }
+        self.now = end;
+    }
+
+    /// Lets time pass until `done`, looking every 100 ms; how long it took, None if not within `limit`.
+    pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> Option<Duration> {
+        let start = self.now;
+        while !done(self) {
+            if self.now.since(start) >= limit {
+                return None;
+            }
+            self.run(Duration::from_millis(100));
+        }
+        Some(self.now.since(start))
+    }
+
+    fn happen(&mut self, id: HostId, happening: Happening) {
+        match happening {
+            Happening::Wake => {
+                self.hosts[id].wake = None;
+                self.handle(id, Input::Timeout);
+            }
+            Happening::Datagram { from, bytes } => self.datagram_in(id, from, bytes),
+            Happening::Tcp(input) => {
+                let conns = &mut self.hosts[id].conns;
+                if let Input::Closed { conn, .. } = &input {
+                    conns.remove(conn);
+                }
+                // Bytes for a connection that we closed meanwhile find nobody.
+                let is_void = matches!(&input, Input::Received { conn, .. } if !conns.contains_key(conn));
+                if !is_void {
+                    self.handle(id, input);
+                }
+            }
+            Happening::Dialled { by, conn } => self.accept(id, by, conn),
+        }
+    }
+
+    fn handle(&mut self, id: HostId, input: Input) {
+        let now = self.hosts[id].local(self.now);
+        self.hosts[id].node.handle(input, now);
+        while let Some(output) = self.hosts[id].node.poll_output() {
+            self.perform(id, output);
+        }
+        self.schedule_wake(id);
+    }
+
+    fn perform(&mut self, id: HostId, output: Output) {
+        match output {
+            Output::Dial { conn, target } => self.dial(id, conn, &target),
+            Output::Send { conn, bytes } => self.stream(id, conn, bytes),
+            Output::Close { conn } => {
+                // The other side reads what is under way before it sees the end.
+                if let Some((other, theirs)) = self.hosts[id].conns.remove(&conn) {
+                    let delay = self.tcp_delay(id, conn, other);
+                    self.schedule(delay, other, Happening::Tcp(closed(theirs, "closed by peer")));
+                }
+            }
+            Output::Datagram { to, route, bytes } => match route {
+                Route::Direct(address) => self.datagram_out(id, address, bytes),
+                Route::Relayed(relays) => {
+                    let mut outbox = Outbox::default();
+                    self.hosts[id].relay(to, &relays, &bytes, &mut outbox);
+                    self.apply(id, outbox);
+                }
+            },
+            Output::Forwarding(forwarding) => self.hosts[id].forwarding = forwarding,
+            Output::Event(event) => self.hosts[id].remember(event),
+        }
+    }
+
+    /// Does what the data plane of host `id` wants done.
+    fn apply(&mut self, id: HostId, outbox: Outbox) {
+        for (to, bytes) in outbox.datagrams {
+            self.datagram_out(id, to, bytes);
+        }
+        self.hosts[id].delivered.extend(outbox.frames);
+        for input in outbox.punts {
+            self.handle(id, input);
+        }
+    }
+
+    fn datagram_in(&mut self, id: HostId, from: SocketAddr, bytes: Vec<u8>) {
+        let mut outbox = Outbox::default();
+        self.hosts[id].datagram_in(from, bytes, &mut outbox);
+        self.apply(id, outbox);
+    }
+
+    fn datagram_out(&mut self, id: HostId, to: SocketAddr, bytes: Vec<u8>) {
+        self.hosts[id].count_sent(bytes.len());
+        let Some(other) = self.host_at(to) else { return };
+        if let Some(delay) = self.network.datagram(id, other, bytes.len(), &mut self.rng) {
+            let from = SocketAddr::new(self.hosts[id].address, crate::wire::DEFAULT_PORT);
+            self.schedule(delay, other, Happening::Datagram { from, bytes });
+        }
+    }
+
+    fn dial(&mut self, id: HostId, conn: ConnId, target: &Target) {
+        let other = target.host().parse().ok().and_then(|ip| self.host_at(SocketAddr::new(ip, 0)));
+        match other {
+            Some(other) if self.network.stream(id, other).is_some() => {
+                let delay = self.network.stream(id, other).unwrap_or_default();
+                self.schedule(delay, other, Happening::Dialled { by: id, conn });
+            }
+            Some(_) => self.schedule(DIAL_GIVES_UP, id, Happening::Tcp(closed(conn, "timed out"))),
+            None => self.schedule(Duration::ZERO, id, Happening::Tcp(closed(conn, "no route to host"))),
+        }
+    }
+
+    fn accept(&mut self, id: HostId, by: HostId, theirs: ConnId) {
+        let ours = self.hosts[id].next_accepted();
+        self.hosts[id].conns.insert(ours, (by, theirs));
+        self.hosts[by].conns.insert(theirs, (id, ours));
+        let port = crate::wire::DEFAULT_PORT;
+        let delay = self.network.stream(id, by).unwrap_or_default();
+        let remote = SocketAddr::new(self.hosts[id].address, port);
+        self.schedule(delay, by, Happening::Tcp(Input::Connected { conn: theirs, remote }));
+        // An ephemeral port, as a real dialler has: nobody listens there.
+        let remote = SocketAddr::new(self.hosts[by].address, 40_000);
+        self.handle(id, Input::Accepted { conn: ours, remote });
+    }
+
+    fn stream(&mut self, id: HostId, conn: ConnId, bytes: Vec<u8>) {
+        self.hosts[id].count_sent(bytes.len());
+        let Some(&(other, theirs)) = self.hosts[id].conns.get(&conn) else { return };
+        if self.network.stream(id, other).is_some() {
+            let delay = self.tcp_delay(id, conn, other);
+            return self.schedule(delay, other, Happening::Tcp(Input::Received { conn: theirs, bytes }));
+        }
+        self.hosts[id].conns.remove(&conn);
+        self.hosts[other].conns.remove(&theirs);
+        self.schedule(TCP_GIVES_UP, id, Happening::Tcp(closed(conn, "timed out")));
+        self.schedule(TCP_GIVES_UP, other, Happening::Tcp(closed(theirs, "timed out")));
+    }
+
+    /// A stream's bytes keep their order: none is scheduled before one sent earlier.
+    fn tcp_delay(&mut self, id: HostId, conn: ConnId, other: HostId) -> Duration {
+        let arrival = self.now + self.network.stream(id, other).unwrap_or(TCP_GIVES_UP);
+        let last = self.hosts[id].arrivals.entry(conn).or_default();
+        *last = arrival.max(*last);
+        last.since(self.now)
+    }
+
+    fn host_at(&self, address: SocketAddr) -> Option<HostId> {
+        let IpAddr::V4(ip) = address.ip() else { return None };
+        let [10, 0, high, low] = ip.octets() else { return None };
+        usize::from(u16::from_be_bytes([high, low])).checked_sub(1).filter(|id| *id < self.hosts.len())
+    }
+
+    fn schedule_wake(&mut self, id: HostId) {
+        let Some(deadline) = self.hosts[id].node.deadline() else { return };
+        // A clock that runs fast or slow never wakes too early: a microsecond later is soon enough.
+        let at = self.hosts[id].truly(deadline).max(self.now) + Duration::from_micros(1);
+        if self.hosts[id].wake.is_some_and(|(wake, _)| wake <= at) {
+            return;
+        }
+        if let Some((wake, number)) = self.hosts[id].wake.take() {
+            self.agenda.remove(&(wake, number));
+        }
+        self.schedule(at.since(self.now), id, Happening::Wake);
+        self.hosts[id].wake = Some((at, self.decided));
+    }
+
+    fn schedule(&mut self, delay: Duration, id: HostId, happening: Happening) {
+        self.decided += 1;
+        self.agenda.insert((self.now + delay, self.decided), (id, happening));
+    }
+}
+
+fn closed(conn: ConnId, reason: &str) -> Input {
+    Input::Closed { conn, reason: reason.to_owned() }
+}

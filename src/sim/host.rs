@@ -1,0 +1,127 @@
+//! One simulated host: a node, a data plane, and what its sockets and TAP would hold.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use super::HostId;
+use crate::{
+    frame::vnet,
+    id::{ConnId, PeerName},
+    node::{Node, input::Input, output::Event},
+    plane::{Outlet, Plane},
+    switch::forwarding::Forwarding,
+    time::Time,
+};
+
+/// Events kept for the test to look at.
+const EVENTS_MAX: usize = 10_000;
+
+/// A host.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) node: Node,
+    pub(super) address: IpAddr,
+    pub(super) rate: f64,
+    pub(super) forwarding: Arc<Forwarding>,
+    pub(super) conns: BTreeMap<ConnId, (HostId, ConnId)>,
+    pub(super) arrivals: BTreeMap<ConnId, Time>,
+    pub(super) delivered: Vec<Vec<u8>>,
+    pub(super) events: VecDeque<Event>,
+    /// The wake-up that is on the agenda: its time and number.
+    pub(super) wake: Option<(Time, u64)>,
+    pub(super) sent_messages: u64,
+    pub(super) sent_bytes: u64,
+    plane: Plane,
+    born: Time,
+    accepted: u64,
+}
+
+impl Host {
+    pub(super) fn new(node: Node, address: IpAddr, rate: f64, born: Time) -> Self {
+        Self {
+            node,
+            address,
+            rate,
+            forwarding: Arc::default(),
+            conns: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
+            delivered: Vec::new(),
+            events: VecDeque::new(),
+            wake: None,
+            sent_messages: 0,
+            sent_bytes: 0,
+            plane: Plane::new(),
+            born,
+            accepted: 0,
+        }
+    }
+
+    /// What this host's clock shows at the true time `now`.
+    pub(super) fn local(&self, now: Time) -> Time {
+        Time::ZERO + now.since(self.born).mul_f64(self.rate)
+    }
+
+    /// When this host's clock shows `local`.
+    pub(super) fn truly(&self, local: Time) -> Time {
+        self.born + local.since(Time::ZERO).div_f64(self.rate)
+    }
+
+    pub(super) fn next_accepted(&mut self) -> ConnId {
+        self.accepted += 1;
+        ConnId(self.accepted * 2 - 1)
+    }
+
+    pub(super) fn frame_in(&mut self, frame: &[u8], outbox: &mut Outbox) {
+        self.plane.tick();
+        let forwarding = Arc::clone(&self.forwarding);
+        self.plane.frame_in(&forwarding, vnet::Header::default(), &mut frame.to_vec(), outbox);
+    }
+
+    pub(super) fn datagram_in(&mut self, from: SocketAddr, mut bytes: Vec<u8>, outbox: &mut Outbox) {
+        let forwarding = Arc::clone(&self.forwarding);
+        self.plane.datagram_in(&forwarding, from, &mut bytes, outbox);
+    }
+
+    pub(super) fn relay(&mut self, to: PeerName, relays: &[PeerName], bytes: &[u8], outbox: &mut Outbox) {
+        let forwarding = Arc::clone(&self.forwarding);
+        self.plane.relay(&forwarding, to, relays, bytes, outbox);
+    }
+
+    pub(super) fn remember(&mut self, event: Event) {
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    pub(super) fn count_sent(&mut self, bytes: usize) {
+        self.sent_messages += 1;
+        self.sent_bytes += bytes as u64;
+    }
+}
+
+/// What a data plane wants done.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    pub(super) datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    pub(super) frames: Vec<Vec<u8>>,
+    pub(super) punts: Vec<Input>,
+}
+
+impl Outlet for Outbox {
+    fn datagram(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        self.datagrams.push((to, vec![0; len]));
+        self.datagrams.last_mut().map(|(_, bytes)| &mut bytes[..])
+    }
+
+    fn frame(&mut self, frame: &[u8]) {
+        self.frames.push(frame.to_vec());
+    }
+
+    fn punt(&mut self, input: Input) {
+        self.punts.push(input);
+    }
+}

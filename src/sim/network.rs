@@ -1,0 +1,74 @@
+//! The pretended network: latency, loss, size limits, cuts and partitions between hosts.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use rand::{RngExt, rngs::StdRng};
+
+use super::HostId;
+
+/// What lies between the hosts.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// One way, the least.
+    pub latency: Duration,
+    /// Added to that, evenly spread: reorders datagrams.
+    pub jitter: Duration,
+    /// Share of datagrams lost, 0 to 1.
+    pub loss: f64,
+    /// UDP payload that passes.
+    pub payload_max: usize,
+    /// Hosts in different groups do not reach each other; those beyond the list are in group 0.
+    pub groups: Vec<usize>,
+    /// Ordered pairs whose datagrams are lost, from the first to the second.
+    pub datagram_cuts: BTreeSet<(HostId, HostId)>,
+    /// Ordered pairs whose TCP is lost.
+    pub stream_cuts: BTreeSet<(HostId, HostId)>,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            latency: Duration::from_millis(1),
+            jitter: Duration::ZERO,
+            loss: 0.0,
+            payload_max: 1472,
+            groups: Vec::new(),
+            datagram_cuts: BTreeSet::new(),
+            stream_cuts: BTreeSet::new(),
+        }
+    }
+}
+
+impl Network {
+    /// Cuts everything between two hosts.
+    pub fn cut(&mut self, a: HostId, b: HostId) {
+        for pair in [(a, b), (b, a)] {
+            self.datagram_cuts.insert(pair);
+            self.stream_cuts.insert(pair);
+        }
+    }
+
+    /// Ends all cuts and partitions.
+    pub fn heal(&mut self) {
+        self.groups.clear();
+        self.datagram_cuts.clear();
+        self.stream_cuts.clear();
+    }
+
+    /// How long a datagram takes; None if it is lost.
+    pub(super) fn datagram(&self, from: HostId, to: HostId, len: usize, rng: &mut StdRng) -> Option<Duration> {
+        let passes = self.same_group(from, to) && !self.datagram_cuts.contains(&(from, to)) && len <= self.payload_max;
+        (passes && !rng.random_bool(self.loss)).then(|| self.latency + self.jitter.mul_f64(rng.random()))
+    }
+
+    /// How long bytes of TCP take; None if they never arrive, in one direction or the other.
+    pub(super) fn stream(&self, from: HostId, to: HostId) -> Option<Duration> {
+        let passes = |a, b| !self.stream_cuts.contains(&(a, b));
+        (self.same_group(from, to) && passes(from, to) && passes(to, from)).then_some(self.latency)
+    }
+
+    fn same_group(&self, a: HostId, b: HostId) -> bool {
+        let group = |host: HostId| self.groups.get(host).copied().unwrap_or(0);
+        group(a) == group(b)
+    }
+}

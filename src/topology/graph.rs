@@ -1,0 +1,160 @@
+//! The graph that all records make, and the ways through it.
+//!
+//! A link counts only when both ends report it; its cost is the larger of their two. The source of a frame picks the
+//! whole path, so all that matters is that its own choice is good and does not depend on chance: of several paths the
+//! cheapest, then the one with fewer relays, then the one whose relays' names come first.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::record::PeerRecord;
+use crate::{id::PeerName, wire::RELAYS_MAX};
+
+/// What a relay costs besides its links, in microseconds: so much that a direct path which came back is a clear gain
+/// (5 ms, the selector's least) over two links that happen to be a little faster than it.
+pub const RELAY_PENALTY: u64 = 10_000;
+
+/// The best way to a peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathChoice {
+    /// The relays in order; none for a direct link. At most [`RELAYS_MAX`].
+    pub relays: Vec<PeerName>,
+    /// The sum of the links' costs in microseconds, and [`RELAY_PENALTY`] for each relay.
+    pub cost: u64,
+}
+
+/// All peers and the links that both ends report.
+#[derive(Clone, Debug)]
+pub struct Graph {
+    /// In order, so that a smaller index is a smaller name.
+    names: Vec<PeerName>,
+    own: Option<usize>,
+    control: Vec<Vec<usize>>,
+    data: Vec<Vec<Edge>>,
+}
+
+/// A link that frames pass, from one of its ends.
+#[derive(Clone, Copy, Debug)]
+struct Edge {
+    peer: usize,
+    /// In microseconds.
+    cost: u64,
+    /// UDP payload.
+    payload_max: u16,
+}
+
+/// The best way to a peer with a given number of relays. Its order is that of preference.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Way {
+    cost: u64,
+    /// As many as the round says; the rest is zero.
+    relays: [usize; RELAYS_MAX],
+}
+
+impl Graph {
+    /// The graph of these records, one of which is that of `own`. Peers that leave have no links any more.
+    pub fn new<'a>(own: PeerName, records: impl IntoIterator<Item = (PeerName, &'a PeerRecord)>) -> Self {
+        let records: BTreeMap<_, _> = records.into_iter().filter(|(_, record)| !record.leaving).collect();
+        let names: Vec<_> = records.keys().copied().collect();
+        let mut graph = Self {
+            own: names.binary_search(&own).ok(),
+            control: vec![Vec::new(); names.len()],
+            data: vec![Vec::new(); names.len()],
+            names,
+        };
+        for ((name, record), (control, data)) in records.iter().zip(graph.control.iter_mut().zip(&mut graph.data)) {
+            for link in &record.links {
+                let Ok(peer) = graph.names.binary_search(&link.peer) else { continue };
+                let Some(back) = records.get(&link.peer).and_then(|other| other.link(*name)) else { continue };
+                if link.control && back.control {
+                    control.push(peer);
+                }
+                if let (Some(there), Some(here)) = (link.data, back.data) {
+                    let payload_max = link.payload_max.min(back.payload_max);
+                    data.push(Edge { peer, cost: there.max(here).micros(), payload_max });
+                }
+            }
+        }
+        graph
+    }
+
+    /// Peers that gossip reaches from us by control connections, ourselves included.
+    pub fn reachable(&self) -> BTreeSet<PeerName> {
+        let mut seen: BTreeSet<usize> = self.own.into_iter().collect();
+        let mut open: Vec<usize> = seen.iter().copied().collect();
+        while let Some(peer) = open.pop() {
+            let links = self.control.get(peer).into_iter().flatten().copied();
+            open.extend(links.filter(|next| seen.insert(*next)));
+        }
+        seen.into_iter().filter_map(|peer| self.names.get(peer).copied()).collect()
+    }
+
+    /// The best path to each peer that frames can get to.
+    pub fn paths(&self) -> BTreeMap<PeerName, PathChoice> {
+        let Some(own) = self.own else { return BTreeMap::new() };
+        let mut best: Vec<Option<PathChoice>> = vec![None; self.names.len()];
+        let mut round = BTreeMap::from([(own, Way { cost: 0, relays: [0; RELAYS_MAX] })]);
+        for relays in 0..=RELAYS_MAX {
+            round = self.one_link_further(&round, relays);
+            // Where a way with fewer relays costs no more, going on from this one cannot pay either.
+            round.retain(|peer, way| {
+                let Some(best) = best.get_mut(*peer).filter(|_| *peer != own) else { return false };
+                let is_better = best.as_ref().is_none_or(|best| way.cost < best.cost);
+                if is_better {
+                    let relays = way.relays.iter().take(relays).filter_map(|relay| self.names.get(*relay).copied());
+                    *best = Some(PathChoice { relays: relays.collect(), cost: way.cost });
+                }
+                is_better
+            });
+        }
+        self.names.iter().copied().zip(best).filter_map(|(name, choice)| Some((name, choice?))).collect()
+    }
+
+    /// The cost now of the path by `relays` to `peer`, as [`PathChoice::cost`]; None if it is no path any more.
+    pub fn cost(&self, relays: &[PeerName], peer: PeerName) -> Option<u64> {
+        let penalty = RELAY_PENALTY.saturating_mul(u64::try_from(relays.len()).unwrap_or(u64::MAX));
+        self.rtt(relays, peer).map(|rtt| rtt.saturating_add(penalty))
+    }
+
+    /// The sum of the links' costs of a path in microseconds; None if it is no path any more.
+    pub fn rtt(&self, relays: &[PeerName], peer: PeerName) -> Option<u64> {
+        self.edges(relays, peer).map(|edges| edges.iter().map(|edge| edge.cost).sum())
+    }
+
+    /// The largest UDP payload that every link of a path carries; None if it is no path any more.
+    pub fn payload_max(&self, relays: &[PeerName], peer: PeerName) -> Option<usize> {
+        self.edges(relays, peer)?.iter().map(|edge| usize::from(edge.payload_max)).min()
+    }
+
+    fn edges(&self, relays: &[PeerName], peer: PeerName) -> Option<Vec<Edge>> {
+        let mut at = self.own?;
+        let hops = relays.iter().chain([&peer]);
+        hops.map(|name| {
+            let next = self.names.binary_search(name).ok()?;
+            let edge = self.data.get(at)?.iter().find(|edge| edge.peer == next)?;
+            at = next;
+            Some(*edge)
+        })
+        .collect()
+    }
+
+    /// The best ways that are one link longer than those of `round`, and so have `relays` relays.
+    fn one_link_further(&self, round: &BTreeMap<usize, Way>, relays: usize) -> BTreeMap<usize, Way> {
+        let mut further: BTreeMap<usize, Way> = BTreeMap::new();
+        for (&last, way) in round {
+            let mut longer = *way;
+            // The end of the way so far is its last relay, unless it is ourselves.
+            if let Some(relay) = relays.checked_sub(1).and_then(|place| longer.relays.get_mut(place)) {
+                *relay = last;
+                longer.cost += RELAY_PENALTY;
+            }
+            for &Edge { peer, cost, .. } in self.data.get(last).into_iter().flatten() {
+                let way = Way { cost: longer.cost + cost, ..longer };
+                further.entry(peer).and_modify(|known| *known = way.min(*known)).or_insert(way);
+            }
+        }
+        further
+    }
+}
+
+#[cfg(test)]
+mod tests;

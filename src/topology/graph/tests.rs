@@ -1,0 +1,166 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    crypto::identity::PublicKey,
+    id::Uid,
+    topology::{cost::Cost, record::LinkRecord},
+};
+
+type Records = BTreeMap<PeerName, PeerRecord>;
+
+fn name(i: usize) -> PeerName {
+    PeerName([0, 0, 0, 0, (i / 256) as u8, (i % 256) as u8])
+}
+
+/// Records of `peers` peers and these ends of links: from, to, control, cost.
+fn records(peers: usize, ends: &[(usize, usize, bool, Option<u8>)]) -> Records {
+    let record = |i: usize| {
+        let links: BTreeMap<_, _> = ends
+            .iter()
+            .filter(|(from, to, ..)| *from == i && *to != i)
+            .map(|(_, to, control, cost)| (name(*to), (*control, cost.map(Cost))))
+            .collect();
+        PeerRecord {
+            public: PublicKey([0; 32]),
+            uid: Uid(1),
+            nickname: "x".parse().unwrap(),
+            port: 1,
+            addresses: Vec::new(),
+            links: links
+                .into_iter()
+                .map(|(peer, (control, data))| LinkRecord { peer, control, data, payload_max: 1472 })
+                .collect(),
+            leaving: false,
+        }
+    };
+    (0..peers).map(|i| (name(i), record(i))).collect()
+}
+
+/// Both ends of each link.
+fn both(links: &[(usize, usize, u8)]) -> Vec<(usize, usize, bool, Option<u8>)> {
+    links.iter().flat_map(|&(a, b, cost)| [(a, b, true, Some(cost)), (b, a, true, Some(cost))]).collect()
+}
+
+fn graph(own: usize, records: &Records) -> Graph {
+    Graph::new(name(own), records.iter().map(|(name, record)| (*name, record)))
+}
+
+fn relays(graph: &Graph, to: usize) -> Option<Vec<PeerName>> {
+    graph.paths().remove(&name(to)).map(|choice| choice.relays)
+}
+
+#[test]
+fn a_direct_link_is_taken_unless_a_relay_gains_clearly() {
+    let near = Cost::of(std::time::Duration::from_micros(500)).0;
+    let far = Cost::of(std::time::Duration::from_millis(5)).0;
+    let very_far = Cost::of(std::time::Duration::from_millis(50)).0;
+    let direct = records(3, &both(&[(0, 1, near), (1, 2, near), (0, 2, far)]));
+    assert_eq!(relays(&graph(0, &direct), 2), Some(vec![]));
+    let detour = records(3, &both(&[(0, 1, near), (1, 2, near), (0, 2, very_far)]));
+    assert_eq!(relays(&graph(0, &detour), 2), Some(vec![name(1)]));
+    assert_eq!(graph(0, &detour).paths()[&name(2)].cost, RELAY_PENALTY + 2 * Cost(near).micros());
+}
+
+#[test]
+fn a_link_that_one_end_does_not_report_does_not_count() {
+    let mut ends = both(&[(0, 1, 10)]);
+    ends.push((1, 2, true, Some(10)));
+    let one_way = records(3, &ends);
+    assert_eq!(relays(&graph(0, &one_way), 1), Some(vec![]));
+    assert_eq!(relays(&graph(0, &one_way), 2), None);
+    assert_eq!(graph(0, &one_way).reachable(), BTreeSet::from([name(0), name(1)]));
+}
+
+#[test]
+fn control_and_data_are_apart() {
+    let ends = [(0, 1, true, None), (1, 0, true, None), (0, 2, false, Some(9)), (2, 0, false, Some(12))];
+    let split = records(3, &ends);
+    assert_eq!(graph(0, &split).reachable(), BTreeSet::from([name(0), name(1)]));
+    assert_eq!(graph(0, &split).paths().into_keys().collect::<Vec<_>>(), [name(2)]);
+    assert_eq!(graph(0, &split).paths()[&name(2)].cost, Cost(12).micros(), "the worse end's cost");
+}
+
+#[test]
+fn who_leaves_relays_no_more() {
+    let mut chain = records(3, &both(&[(0, 1, 10), (1, 2, 10)]));
+    chain.get_mut(&name(1)).unwrap().leaving = true;
+    assert_eq!(graph(0, &chain).paths(), BTreeMap::new());
+    assert_eq!(graph(0, &chain).reachable(), BTreeSet::from([name(0)]));
+}
+
+#[test]
+fn no_path_has_more_relays_than_allowed() {
+    let links: Vec<_> = (0..RELAYS_MAX + 2).map(|i| (i, i + 1, 10)).collect();
+    let chain = records(RELAYS_MAX + 3, &both(&links));
+    assert_eq!(relays(&graph(0, &chain), RELAYS_MAX + 1).map(|relays| relays.len()), Some(RELAYS_MAX));
+    assert_eq!(relays(&graph(0, &chain), RELAYS_MAX + 2), None);
+    assert_eq!(graph(0, &chain).reachable().len(), RELAYS_MAX + 3);
+}
+
+#[test]
+fn equal_paths_are_chosen_by_name() {
+    let diamond = records(4, &both(&[(0, 2, 10), (2, 3, 10), (0, 1, 10), (1, 3, 10)]));
+    assert_eq!(relays(&graph(0, &diamond), 3), Some(vec![name(1)]));
+}
+
+#[test]
+fn without_a_record_of_our_own_there_is_no_way() {
+    let strangers = records(2, &both(&[(0, 1, 10)]));
+    assert_eq!(graph(7, &strangers).paths(), BTreeMap::new());
+    assert_eq!(graph(7, &strangers).reachable(), BTreeSet::new());
+}
+
+#[test]
+fn a_thousand_peers_with_ten_links_each_are_all_found() {
+    let links: Vec<_> =
+        (0..1000).flat_map(|i| [1, 7, 53, 211, 389].map(|step| (i, (i + step) % 1000, (i % 90) as u8))).collect();
+    let large = records(1000, &both(&links));
+    let graph = graph(0, &large);
+    assert_eq!(graph.reachable().len(), 1000);
+    assert!(graph.paths().len() > 500, "most are within {RELAYS_MAX} relays: {}", graph.paths().len());
+}
+
+/// Every simple path, by trying them all.
+fn brute_force(records: &Records, own: PeerName) -> BTreeMap<PeerName, PathChoice> {
+    fn walk(records: &Records, walked: &mut Vec<PeerName>, cost: u64, best: &mut BTreeMap<PeerName, PathChoice>) {
+        let here = walked[walked.len() - 1];
+        for (&next, record) in records {
+            let there = records[&here].link(next).and_then(|link| link.data);
+            let back = record.link(here).and_then(|link| link.data);
+            let (Some(there), Some(back)) = (there, back) else { continue };
+            if walked.contains(&next) || walked.len() > RELAYS_MAX + 1 {
+                continue;
+            }
+            let penalty = if walked.len() > 1 { RELAY_PENALTY } else { 0 };
+            let found = PathChoice { relays: walked[1..].to_vec(), cost: cost + penalty + there.max(back).micros() };
+            let rank = |choice: &PathChoice| (choice.cost, choice.relays.len(), choice.relays.clone());
+            let cost = found.cost;
+            if best.get(&next).is_none_or(|known| rank(&found) < rank(known)) {
+                best.insert(next, found);
+            }
+            walked.push(next);
+            walk(records, walked, cost, best);
+            walked.pop();
+        }
+    }
+    let mut best = BTreeMap::new();
+    walk(records, &mut vec![own], 0, &mut best);
+    best
+}
+
+proptest! {
+    #[test]
+    fn paths_are_those_that_trying_them_all_finds(
+        peers in 2_usize..8,
+        // Few different costs, so that ties are common; some far above the penalty.
+        ends in prop::collection::vec((0_usize..8, 0_usize..8, prop::sample::select(vec![80_u8, 88, 120, 140])), 0..40),
+        one_way in prop::collection::vec((0_usize..8, 0_usize..8), 0..4),
+    ) {
+        let inside: Vec<_> = ends.into_iter().filter(|(a, b, _)| *a < peers && *b < peers).collect();
+        let mut ends = both(&inside);
+        ends.extend(one_way.into_iter().filter(|(a, _)| *a < peers).map(|(a, b)| (a, b, true, Some(80))));
+        let records = records(peers, &ends);
+        prop_assert_eq!(graph(0, &records).paths(), brute_force(&records, name(0)));
+    }
+}

@@ -1,0 +1,251 @@
+//! What a peer tells everybody of itself: one value in the topology channel.
+
+use std::net::SocketAddr;
+
+use prost::Message;
+
+use super::cost::Cost;
+use crate::{
+    crypto::identity::PublicKey,
+    gossip::{
+        Malformed, Replicated,
+        address::{name_from_bytes, socket_to_bytes, sockets_from_bytes},
+        hello::port_from_wire,
+        replica::Replica,
+    },
+    id::{Nickname, PeerName, Uid},
+};
+
+/// Most addresses in a record.
+pub const ADDRESSES_MAX: usize = 16;
+/// Most links in a record: with at most 19 bytes each, a record stays below [`crate::gossip::VALUE_MAX`].
+pub const LINKS_MAX: usize = 1024;
+
+/// The topology channel: every peer's record.
+pub type Topology = Replica<(), PeerRecord>;
+
+/// A peer, by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerRecord {
+    /// Its static key; its name is derived from it.
+    pub public: PublicKey,
+    /// This run of it.
+    pub uid: Uid,
+    /// What people call it.
+    pub nickname: Nickname,
+    /// Its TCP and UDP port; not 0.
+    pub port: u16,
+    /// Where it can be found, most likely first: its own and those that others see it at. At most [`ADDRESSES_MAX`].
+    pub addresses: Vec<SocketAddr>,
+    /// Its links in the order of the other ends' names, each once; at most [`LINKS_MAX`].
+    pub links: Vec<LinkRecord>,
+    /// It stops, on purpose.
+    pub leaving: bool,
+}
+
+/// One end's view of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkRecord {
+    /// The other end.
+    pub peer: PeerName,
+    /// Whether a control connection is up.
+    pub control: bool,
+    /// The cost of frames that go straight there; None while they do not get through.
+    pub data: Option<Cost>,
+    /// The largest UDP payload that goes straight there; 0 while none does.
+    pub payload_max: u16,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct RecordWire {
+    #[prost(bytes = "vec", tag = "1")]
+    public: Vec<u8>,
+    #[prost(fixed64, tag = "2")]
+    uid: u64,
+    #[prost(string, tag = "3")]
+    nickname: String,
+    #[prost(uint32, tag = "4")]
+    port: u32,
+    #[prost(bytes = "vec", repeated, tag = "5")]
+    addresses: Vec<Vec<u8>>,
+    #[prost(message, repeated, tag = "6")]
+    links: Vec<LinkWire>,
+    #[prost(bool, tag = "7")]
+    leaving: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct LinkWire {
+    #[prost(bytes = "vec", tag = "1")]
+    peer: Vec<u8>,
+    #[prost(bool, tag = "2")]
+    control: bool,
+    #[prost(uint32, optional, tag = "3")]
+    cost: Option<u32>,
+    #[prost(uint32, tag = "4")]
+    payload_max: u32,
+}
+
+impl PeerRecord {
+    /// The link to `peer`, if there is one.
+    pub fn link(&self, peer: PeerName) -> Option<&LinkRecord> {
+        let found = self.links.binary_search_by_key(&peer, |link| link.peer).ok()?;
+        self.links.get(found)
+    }
+}
+
+impl Replicated for PeerRecord {
+    fn to_bytes(&self) -> Vec<u8> {
+        RecordWire {
+            public: self.public.0.to_vec(),
+            uid: self.uid.0,
+            nickname: self.nickname.as_str().to_owned(),
+            port: self.port.into(),
+            addresses: self.addresses.iter().copied().map(socket_to_bytes).collect(),
+            links: self.links.iter().copied().map(LinkRecord::to_wire).collect(),
+            leaving: self.leaving,
+        }
+        .encode_to_vec()
+    }
+
+    fn from_bytes(origin: PeerName, bytes: &[u8]) -> Result<Self, Malformed> {
+        let wire = RecordWire::decode(bytes)?;
+        let key = <[u8; 32]>::try_from(wire.public).map_err(|_| Malformed("a key that is not 32 bytes"))?;
+        let public = PublicKey(key);
+        if public.peer_name() != origin {
+            return Err(Malformed("a key that is not that of the peer's name"));
+        }
+        if wire.links.len() > LINKS_MAX {
+            return Err(Malformed("more links than a peer may have"));
+        }
+        let links = wire.links.iter().map(LinkRecord::from_wire).collect::<Result<Vec<_>, _>>()?;
+        if !links.is_sorted_by(|a, b| a.peer < b.peer) || links.iter().any(|link| link.peer == origin) {
+            return Err(Malformed("links out of order, twice, or to the peer itself"));
+        }
+        Ok(Self {
+            public,
+            uid: Uid(wire.uid),
+            nickname: wire.nickname.parse().map_err(|_| Malformed("a nickname that cannot be one"))?,
+            port: port_from_wire(wire.port)?,
+            addresses: sockets_from_bytes(&wire.addresses, ADDRESSES_MAX)?,
+            links,
+            leaving: wire.leaving,
+        })
+    }
+}
+
+impl LinkRecord {
+    fn to_wire(self) -> LinkWire {
+        let cost = self.data.map(|cost| cost.0.into());
+        LinkWire { peer: self.peer.0.to_vec(), control: self.control, cost, payload_max: self.payload_max.into() }
+    }
+
+    fn from_wire(wire: &LinkWire) -> Result<Self, Malformed> {
+        let cost = wire.cost.map(|step| u8::try_from(step).map(Cost)).transpose();
+        Ok(Self {
+            peer: name_from_bytes(&wire.peer)?,
+            control: wire.control,
+            data: cost.map_err(|_| Malformed("a cost off the scale"))?,
+            payload_max: u16::try_from(wire.payload_max).map_err(|_| Malformed("a size beyond any datagram"))?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gossip::VALUE_MAX;
+
+    fn record() -> PeerRecord {
+        let link = |i: u8| LinkRecord {
+            peer: PeerName([0xf0, 0, 0, 0, 1, i]),
+            control: i.is_multiple_of(2),
+            data: (i > 1).then_some(Cost(80 + i)),
+            payload_max: if i > 1 { 1472 } else { 0 },
+        };
+        PeerRecord {
+            public: PublicKey([7; 32]),
+            uid: Uid(u64::MAX),
+            nickname: "host-1".parse().unwrap(),
+            port: 6783,
+            addresses: vec!["10.0.0.1:6783".parse().unwrap(), "[fd00::1]:7000".parse().unwrap()],
+            links: (0..4).map(link).collect(),
+            leaving: false,
+        }
+    }
+
+    fn read(record: &PeerRecord) -> Result<PeerRecord, Malformed> {
+        PeerRecord::from_bytes(record.public.peer_name(), &record.to_bytes())
+    }
+
+    #[test]
+    fn a_record_comes_back_as_it_went() {
+        assert_eq!(read(&record()), Ok(record()));
+        let leaving = PeerRecord { leaving: true, ..record() };
+        assert_eq!(read(&leaving), Ok(leaving));
+        assert_eq!(record().link(PeerName([0xf0, 0, 0, 0, 1, 2])).and_then(|link| link.data), Some(Cost(82)));
+        assert_eq!(record().link(PeerName([0xf0, 0, 0, 0, 1, 9])), None);
+    }
+
+    #[test]
+    fn a_key_of_another_name_is_refused() {
+        let mut name = record().public.peer_name();
+        name.0[0] ^= 2;
+        assert!(PeerRecord::from_bytes(name, &record().to_bytes()).is_err());
+    }
+
+    #[test]
+    fn links_out_of_order_twice_or_to_itself_are_refused() {
+        let mut unsorted = record();
+        unsorted.links.swap(0, 1);
+        assert!(read(&unsorted).is_err());
+        let mut twice = record();
+        twice.links[1].peer = twice.links[0].peer;
+        assert!(read(&twice).is_err());
+        let mut own = record();
+        own.links = vec![LinkRecord { peer: own.public.peer_name(), ..own.links[0] }];
+        assert!(read(&own).is_err());
+    }
+
+    #[test]
+    fn the_largest_record_fits_a_value_and_a_larger_one_is_refused() {
+        let link = |i: usize| LinkRecord {
+            peer: PeerName([0xf0, 0, 0, 0, (i / 256) as u8, (i % 256) as u8]),
+            control: true,
+            data: Some(Cost(255)),
+            payload_max: u16::MAX,
+        };
+        let mut large = record();
+        large.nickname = "x".repeat(64).parse().unwrap();
+        large.addresses = vec!["[fd00::1]:7000".parse().unwrap(); ADDRESSES_MAX];
+        large.links = (0..LINKS_MAX).map(link).collect();
+        assert!(large.to_bytes().len() <= VALUE_MAX, "{} bytes", large.to_bytes().len());
+        assert_eq!(read(&large), Ok(large.clone()));
+        large.links.push(link(LINKS_MAX));
+        assert!(read(&large).is_err());
+        let crowded = PeerRecord { addresses: vec![record().addresses[0]; ADDRESSES_MAX + 1], ..record() };
+        assert!(read(&crowded).is_err());
+    }
+
+    #[test]
+    fn any_bytes_are_a_record_or_an_error() {
+        let name = record().public.peer_name();
+        bolero::check!().for_each(|bytes: &[u8]| {
+            if let Ok(record) = PeerRecord::from_bytes(name, bytes) {
+                assert_eq!(read(&record), Ok(record));
+            }
+        });
+    }
+
+    #[test]
+    fn any_change_of_a_bit_gives_a_record_or_an_error() {
+        let (name, bytes) = (record().public.peer_name(), record().to_bytes());
+        for bit in 0..bytes.len() * 8 {
+            let mut changed = bytes.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            if let Ok(other) = PeerRecord::from_bytes(name, &changed) {
+                assert_eq!(read(&other), Ok(other), "bit {bit}");
+            }
+        }
+    }
+}
