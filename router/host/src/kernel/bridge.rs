@@ -1,0 +1,118 @@
+//! The bridge: made, taken over, and its ports.
+
+use super::Edge;
+use crate::{
+    error::HostError,
+    host::{Bridge, BridgeConfig, Port},
+    mark::{BridgeMark, Mark},
+    netlink::Link,
+    netns::Namespace,
+    sysctl,
+};
+
+impl Edge {
+    pub(super) fn ensure_bridge(&self, wanted: &BridgeConfig) -> Result<Bridge, HostError> {
+        wanted.check()?;
+        let found = self.netlink.link(&self.bridge)?;
+        // One whose maker died before it could leave a mark is known by its Ethernet address.
+        let unmarked = |link: &Link| link.bridge && link.alias.is_none() && link.mac == Some(wanted.mac());
+        if let Some(link) = &found
+            && bridge_mark(link).is_none()
+            && !unmarked(link)
+        {
+            return Err(self.foreign(&self.bridge));
+        }
+        let kept = found.as_ref().map_or(BridgeConfig::DEFAULT_MTU, |link| link.mtu);
+        let mtu = wanted.mtu.unwrap_or(kept);
+        self.netlink.put_bridge(&self.bridge, wanted.mac(), mtu)?;
+        let link = self.netlink.link(&self.bridge)?.ok_or_else(|| self.no_bridge())?;
+        let mark = bridge_mark(&link).unwrap_or_default();
+        self.netlink.set_alias(&link, &Mark::Bridge(mark.clone()).to_string())?;
+        sysctl::prepare_station(&self.bridge)?;
+        sysctl::skip_duplicate_detection(&self.bridge)?;
+        self.spread_mtu(&link)?;
+        self.restore_exposure(&link, &mark)?;
+        Ok(Bridge { name: link.name, index: link.index, mac: wanted.mac(), mtu: link.mtu, created: found.is_none() })
+    }
+
+    pub(super) fn add_port(&self, device: &str) -> Result<(), HostError> {
+        let (bridge, _) = self.our_bridge()?;
+        let link = self.netlink.link(device)?.ok_or_else(|| HostError::NoDevice(device.to_owned()))?;
+        if link.controller.is_some_and(|index| index != bridge.index) {
+            return Err(self.foreign(device));
+        }
+        sysctl::mute(device)?;
+        self.netlink.plug(&link, &bridge, &Mark::Port.to_string())
+    }
+
+    pub(super) fn ports(&self) -> Result<Vec<Port>, HostError> {
+        let (bridge, _) = self.our_bridge()?;
+        let links = self.netlink.links()?;
+        let mut ports: Vec<Port> =
+            links.into_iter().filter(|link| link.controller == Some(bridge.index)).map(port).collect();
+        ports.sort_by(|a, b| a.device.cmp(&b.device));
+        Ok(ports)
+    }
+
+    /// The bridge, if there is one and it is ours, and what it remembers.
+    pub(super) fn our_bridge(&self) -> Result<(Link, BridgeMark), HostError> {
+        let link = self.netlink.link(&self.bridge)?.ok_or_else(|| self.no_bridge())?;
+        let Some(mark) = bridge_mark(&link) else { return Err(self.foreign(&self.bridge)) };
+        Ok((link, mark))
+    }
+
+    pub(super) fn foreign(&self, device: &str) -> HostError {
+        HostError::ForeignDevice { device: device.to_owned(), place: "this host".to_owned() }
+    }
+
+    fn no_bridge(&self) -> HostError {
+        HostError::NoBridge(self.bridge.clone())
+    }
+
+    /// Gives all ports of ours and the containers behind them the MTU of the bridge.
+    fn spread_mtu(&self, bridge: &Link) -> Result<(), HostError> {
+        for link in self.netlink.links()?.iter().filter(|link| link.controller == Some(bridge.index)) {
+            let Some(mark) = link.alias.as_deref().and_then(Mark::parse) else { continue };
+            if link.mtu != bridge.mtu {
+                self.netlink.set_mtu(link, bridge.mtu)?;
+            }
+            if let Mark::Container(name) = mark
+                && let Err(error) = self.spread_mtu_inside(&name, link, bridge.mtu)
+            {
+                // Its name may mean nothing any more while processes still live in it.
+                tracing::warn!(container = name, %error, "cannot set the MTU inside the container");
+            }
+        }
+        Ok(())
+    }
+
+    fn spread_mtu_inside(&self, name: &str, outside: &Link, mtu: u32) -> Result<(), HostError> {
+        let Some(inside) = self.inside(outside)? else { return Ok(()) };
+        if inside.mtu == mtu {
+            return Ok(());
+        }
+        let namespace = Namespace::find(name)?;
+        if self.number(&namespace)? != outside.peer_namespace {
+            return Err(HostError::NoNamespace(name.to_owned()));
+        }
+        namespace.enter(|netlink| netlink.set_mtu(&inside, mtu))
+    }
+}
+
+/// What a device remembers that is a bridge of ours.
+pub(super) fn bridge_mark(link: &Link) -> Option<BridgeMark> {
+    match link.alias.as_deref().and_then(Mark::parse)? {
+        Mark::Bridge(mark) if link.bridge => Some(mark),
+        Mark::Bridge(_) | Mark::Port | Mark::Container(_) => None,
+    }
+}
+
+fn port(link: Link) -> Port {
+    let mark = link.alias.as_deref().and_then(Mark::parse);
+    let ours = mark.is_some();
+    let container = match mark {
+        Some(Mark::Container(name)) => Some(name),
+        Some(Mark::Bridge(_) | Mark::Port) | None => None,
+    };
+    Port { device: link.name, index: link.index, container, ours, up: link.running }
+}

@@ -1,0 +1,27 @@
+//! **weft-host**: the Linux kernel behind traits and small safe types. No protocol is here.
+//!
+//! [`Host`] is what a router asks of its host for bridge, containers and exposure; [`Kernel`] answers with netlink,
+//! namespaces and nftables, [`FakeHost`] from memory. [`tap`] and [`udp`] are what packets come and go by.
+
+mod addressing;
+mod announce;
+mod error;
+mod fake;
+mod host;
+mod kernel;
+mod mark;
+mod netlink;
+mod netns;
+mod nft;
+pub mod poll;
+mod sysctl;
+pub mod tap;
+#[cfg(test)]
+mod testing;
+pub mod udp;
+mod underlay;
+
+pub use error::HostError;
+pub use fake::FakeHost;
+pub use host::{Answer, Bridge, BridgeConfig, EXPOSED, Facts, Host, Port};
+pub use kernel::Kernel;
