@@ -1,0 +1,293 @@
+//! The control task: owns the node, hands it everything that happens, and does what it wants done.
+//!
+//! ```text
+//! sockets, data plane, host addresses, HTTP, timer ──▶ handle(input, now) ──▶ poll_output() until quiet ──▶ sockets,
+//!                                                                             data plane, log, store
+//! ```
+//! Nothing is decided here. Every input passes [`Control::feed`], where it can be written down.
+//!
+//! Invariant: the node is quiet (no output waits) whenever the task waits.
+
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use weft::{
+    api::Report,
+    id::PeerName,
+    node::{
+        Node,
+        input::{Input, Target},
+        output::{Event, Output},
+    },
+    switch::forwarding::{Forwarding, Route},
+    time::Time,
+};
+
+use crate::{
+    dataplane::DataPlane,
+    events::{self, EventCounts},
+    record::Recorder,
+    transport::{Arrival, Transport},
+};
+
+/// Questions that may wait for the control task. Full: the asker waits, within its own deadline.
+const ASKS_MAX: usize = 64;
+/// Inputs of one kind taken before the others have their turn.
+const BUDGET: usize = 64;
+/// How long peers are told goodbye.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+/// When the node wants nothing: later than this never matters, for something else will have happened.
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// What the control task asks of the data plane.
+pub(crate) trait Sleeve {
+    /// Forwards by this from now on.
+    fn publish(&self, forwarding: Arc<Forwarding>);
+    /// Sends a packet of the node straight to an address.
+    fn send(&mut self, to: SocketAddr, packet: &[u8]);
+    /// Sends a packet of the node by relays.
+    fn relay(&mut self, to: PeerName, relays: &[PeerName], packet: &[u8]);
+}
+
+impl Sleeve for DataPlane {
+    fn publish(&self, forwarding: Arc<Forwarding>) {
+        Self::publish(self, forwarding);
+    }
+
+    fn send(&mut self, to: SocketAddr, packet: &[u8]) {
+        Self::send(self, to, packet);
+    }
+
+    fn relay(&mut self, to: PeerName, relays: &[PeerName], packet: &[u8]) {
+        Self::relay(self, to, relays, packet);
+    }
+}
+
+/// A question or an order for the control task.
+#[derive(Debug)]
+pub(crate) enum Ask {
+    /// How things are.
+    Snapshot(oneshot::Sender<Snapshot>),
+    /// Hand this to the node, and say when that is done.
+    Feed(Input, oneshot::Sender<()>),
+}
+
+/// How things are at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    /// What the node says.
+    pub(crate) report: Report,
+    /// What happened so far.
+    pub(crate) events: EventCounts,
+}
+
+/// Why the control task ended without being asked to.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// A worker thread is gone.
+    #[error("{0}")]
+    DataPlane(String),
+    /// A bug.
+    #[error("a control connection's task panicked: {0}")]
+    Panic(String),
+}
+
+/// Asks the control task; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Asker(mpsc::Sender<Ask>);
+
+/// The control task is gone: the router is stopping.
+#[derive(Debug, Error)]
+#[error("the router is stopping")]
+pub(crate) struct Gone;
+
+impl Asker {
+    /// How things are.
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Ask::Snapshot(answer)).await.map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)
+    }
+
+    /// Hands the node an input, and returns when it was handled.
+    pub(crate) async fn feed(&self, input: Input) -> Result<(), Gone> {
+        let (done, is_done) = oneshot::channel();
+        self.0.send(Ask::Feed(input, done)).await.map_err(|_| Gone)?;
+        is_done.await.map_err(|_| Gone)
+    }
+}
+
+/// The way to ask a control task, and its own end of it.
+pub(crate) fn channel() -> (Asker, mpsc::Receiver<Ask>) {
+    let (asker, asks) = mpsc::channel(ASKS_MAX);
+    (Asker(asker), asks)
+}
+
+/// Where the control task's inputs come from.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    /// HTTP and host operations.
+    pub(crate) asks: mpsc::Receiver<Ask>,
+    /// The data plane's packets for the node.
+    pub(crate) punts: mpsc::Receiver<Input>,
+    /// The sockets of the control connections.
+    pub(crate) arrivals: mpsc::Receiver<Arrival>,
+    /// The host's addresses.
+    pub(crate) underlay: watch::Receiver<Vec<IpAddr>>,
+    /// Some when a worker has failed.
+    pub(crate) failure: watch::Receiver<Option<String>>,
+    /// Cancelled when the router shall stop.
+    pub(crate) stop: CancellationToken,
+}
+
+/// The state of the control task.
+#[derive(Debug)]
+pub(crate) struct Control<S> {
+    pub(crate) node: Node,
+    pub(crate) sleeve: S,
+    pub(crate) transport: Transport,
+    pub(crate) recorder: Option<Recorder>,
+    /// The targets to remember, for whoever writes them down.
+    pub(crate) targets: watch::Sender<Vec<Target>>,
+    pub(crate) started: Instant,
+    pub(crate) events: EventCounts,
+}
+
+impl<S: Sleeve> Control<S> {
+    /// Runs until told to stop, says goodbye, and gives the data plane back.
+    pub(crate) async fn run(mut self, mut sources: Sources) -> (S, Result<(), ControlError>) {
+        let addresses = sources.underlay.borrow_and_update().clone();
+        self.feed(Input::LocalAddresses(addresses));
+        self.feed(Input::Timeout);
+        let ended = self.serve(&mut sources).await;
+        self.leave();
+        // Readers that wait for room are let go.
+        drop(sources);
+        let Self { sleeve, transport, .. } = self;
+        // Goodbyes have been queued; a peer that does not take its own in time finds out by itself.
+        let _ = timeout(LEAVE_PATIENCE, transport.finish()).await;
+        (sleeve, ended)
+    }
+
+    async fn serve(&mut self, sources: &mut Sources) -> Result<(), ControlError> {
+        loop {
+            let wake = self.wake_time();
+            tokio::select! {
+                () = sources.stop.cancelled() => return Ok(()),
+                () = sleep_until(wake) => self.feed(Input::Timeout),
+                Some(ask) = sources.asks.recv() => self.answer(ask),
+                Some(input) = sources.punts.recv() => {
+                    self.feed(input);
+                    drain(&mut sources.punts, |input| self.feed(input));
+                }
+                Some(arrival) = sources.arrivals.recv() => {
+                    self.arrive(arrival);
+                    drain(&mut sources.arrivals, |arrival| self.arrive(arrival));
+                }
+                Ok(()) = sources.underlay.changed() => {
+                    let addresses = sources.underlay.borrow_and_update().clone();
+                    self.feed(Input::LocalAddresses(addresses));
+                }
+                Ok(failure) = sources.failure.wait_for(Option::is_some) => {
+                    return Err(ControlError::DataPlane(failure.clone().unwrap_or_default()));
+                }
+                error = self.transport.failed() => return Err(ControlError::Panic(error.to_string())),
+            }
+        }
+    }
+
+    /// Says goodbye to all peers.
+    fn leave(&mut self) {
+        self.feed(Input::Leave);
+        let now = self.now();
+        if let Some(recorder) = self.recorder.take() {
+            recorder.finish(self.node.report(now), now);
+        }
+    }
+
+    fn answer(&mut self, ask: Ask) {
+        // An asker who has stopped waiting is no concern of ours.
+        match ask {
+            Ask::Snapshot(answer) => {
+                let report = self.node.report(self.now());
+                let _ = answer.send(Snapshot { report, events: self.events.clone() });
+            }
+            Ask::Feed(input, done) => {
+                self.feed(input);
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn arrive(&mut self, arrival: Arrival) {
+        if let Some(input) = self.transport.admit(arrival) {
+            self.feed(input);
+        }
+    }
+
+    /// Hands the node an input, and does all that it then wants done.
+    fn feed(&mut self, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            let now = self.now();
+            if let Some(recorder) = &mut self.recorder {
+                recorder.input(&input, now);
+            }
+            self.node.handle(input, now);
+            while let Some(output) = self.node.poll_output() {
+                inputs.extend(self.apply(output));
+            }
+        }
+    }
+
+    /// Does one thing; returns what the node has to know of how that went.
+    fn apply(&mut self, output: Output) -> Option<Input> {
+        match output {
+            Output::Dial { conn, target } => self.transport.dial(conn, target),
+            Output::Send { conn, bytes } => return self.transport.send(conn, bytes),
+            Output::Close { conn } => self.transport.close(conn),
+            Output::Datagram { route: Route::Direct(address), bytes, .. } => self.sleeve.send(address, &bytes),
+            Output::Datagram { to, route: Route::Relayed(relays), bytes } => self.sleeve.relay(to, &relays, &bytes),
+            Output::Forwarding(forwarding) => self.sleeve.publish(forwarding),
+            Output::Event(event) => self.happened(event),
+        }
+        None
+    }
+
+    fn happened(&mut self, event: Event) {
+        events::log(&event);
+        self.events.count(&event);
+        if let Event::TargetsChanged { targets } = event {
+            self.targets.send_replace(targets);
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time::ZERO + self.started.elapsed()
+    }
+
+    fn wake_time(&self) -> Instant {
+        let deadline = self.node.deadline().map(|deadline| self.started + deadline.since(Time::ZERO));
+        deadline.unwrap_or_else(|| Instant::now() + NEVER)
+    }
+}
+
+fn drain<T>(receiver: &mut mpsc::Receiver<T>, mut take: impl FnMut(T)) {
+    for _ in 1..BUDGET {
+        let Ok(item) = receiver.try_recv() else { return };
+        take(item);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

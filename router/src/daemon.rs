@@ -1,0 +1,296 @@
+//! The router from start to stop: makes everything, joins it together, and takes it apart again.
+//!
+//! ```text
+//! main thread      control runtime: control task, control connections
+//! weft-http        HTTP API, host operations, signals, the store's writes      (messages to the control task)
+//! sleeve-N         data plane                                                  (snapshots from, punts to the control task)
+//! ```
+//! Whatever can fail for reasons that a user can mend is tried before anything on the host is touched. At a stop the
+//! bridge, the veths and the containers' addresses stay: containers keep their network over a restart.
+
+mod notify;
+mod pid_file;
+mod remains;
+mod services;
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, SystemTime},
+};
+
+use thiserror::Error;
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::watch,
+    time::{Instant, sleep},
+};
+use tracing::{info, warn};
+use weft::{
+    crypto::session::Cipher,
+    entropy::Entropy,
+    id::Uid,
+    node::{Node, NodeConfig, input::Target},
+};
+use weft_host::{
+    BridgeConfig, Host, HostError, Kernel,
+    tap::{self, TapError, TapQueue},
+    udp::{self, UdpError},
+};
+
+use self::{notify::notify, pid_file::PidFile, services::Services};
+use crate::{
+    config::Config,
+    control::{self, Control, ControlError, Sources},
+    dataplane::{self, DataPlane, DataPlaneConfig, StartError},
+    events::EventCounts,
+    http::{self, Api, BindError},
+    record::{RecordError, Recorder},
+    shutdown::Shutdown,
+    stations::Stations,
+    store::{Store, StoreError},
+    transport::{ListenError, Transport, tcp},
+};
+
+/// How long the TAP device of a router that was killed just now may take to vanish.
+const TAP_PATIENCE: Duration = Duration::from_secs(2);
+/// How often we look whether it has.
+const TAP_POLL: Duration = Duration::from_millis(50);
+/// Threads for what blocks: name resolution on the control runtime, the store on the other. More calls wait.
+const BLOCKING_THREADS_MAX: usize = 16;
+
+/// How a router ended well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// Asked to by a signal or by `POST /stop`; containers, veths and the bridge are left in place.
+    Stopped,
+    /// Asked to by `POST /reset`: nothing of it is left on the host.
+    Reset,
+}
+
+/// Why a router did not start, or had to end.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// Another router uses the run directory.
+    #[error("Weft is already running (pid {pid}) with {}: stop it with `weft stop`, or choose another --run-dir", run_dir.display())]
+    AlreadyRunning {
+        /// Its process id, as the pid file says; 0 when it does not.
+        pid: u32,
+        /// The directory.
+        run_dir: PathBuf,
+    },
+    /// The run directory cannot be used.
+    #[error("cannot use the run directory {}: {source}; choose another with --run-dir, or run as root", run_dir.display())]
+    RunDir {
+        /// The directory.
+        run_dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The kernel did not do as asked.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// The TCP port cannot be used.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The UDP port cannot be used.
+    #[error(transparent)]
+    Udp(#[from] UdpError),
+    /// The TAP device cannot be made.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// The data plane did not start.
+    #[error(transparent)]
+    DataPlane(#[from] StartError),
+    /// The HTTP API cannot be served.
+    #[error(transparent)]
+    Http(#[from] BindError),
+    /// The recording cannot be begun.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// The process is out of threads, descriptors or memory.
+    #[error("cannot start the router's threads: {0}")]
+    Threads(io::Error),
+    /// The router ran, and had to end.
+    #[error("the router had to end: {0}")]
+    Control(#[from] ControlError),
+    /// A bug.
+    #[error("the router had to end, as one of its tasks panicked: please report it, with the log")]
+    Panic,
+    /// A file cannot be removed at a reset.
+    #[error("cannot remove {}: {source}", path.display())]
+    Remove {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Runs a router until it is told to stop. Blocks; makes its own runtimes and threads, and needs root.
+///
+/// # Errors
+/// As [`RunError`] says. What was begun is taken back, but for the bridge.
+pub fn run(config: Config) -> Result<Exit, RunError> {
+    let _claim = PidFile::claim(&config.run_dir)?;
+    let store = Arc::new(Store::open(&config.data_dir, &Entropy::System)?);
+    let runtime = runtime().map_err(RunError::Threads)?;
+    let host: Arc<dyn Host> = Arc::new(Kernel::start(&config.bridge)?);
+    let data_dir = config.data_dir.clone();
+    let exit = runtime.block_on(start(config, store, host.clone()))?;
+    if exit == Exit::Reset {
+        runtime.block_on(remains::remove(&*host, &data_dir))?;
+    }
+    info!("stopped");
+    Ok(exit)
+}
+
+/// Removes what routers with these directories and this bridge have left, as [`Exit::Reset`] does. Blocks.
+///
+/// # Errors
+/// [`RunError::AlreadyRunning`] if one runs: that one is to be asked. Otherwise what could not be removed.
+pub fn reset(config: &Config) -> Result<(), RunError> {
+    let _claim = PidFile::claim(&config.run_dir)?;
+    let runtime = runtime().map_err(RunError::Threads)?;
+    let host = Kernel::start(&config.bridge)?;
+    runtime.block_on(remains::remove(&host, &config.data_dir))
+}
+
+async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result<Exit, RunError> {
+    let started = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+    let targets = targets(&config, &store)?;
+    let workers = dataplane::default_workers();
+    let listeners = tcp::listen(config.host, config.port)?;
+    let sockets = udp::bind(config.host, config.port, workers)?;
+    let listening = http::bind(&config.run_dir, config.http_addr)?;
+    let node_config = node_config(&config, &store, &*host, targets.clone(), started);
+    let (node, recorder) = node(node_config, &config)?;
+
+    let taps = plug_in(&config, &*host, &store, workers).await?;
+    let (punts, punted) = dataplane::channel();
+    let sleeve = DataPlane::start(DataPlaneConfig { taps, sockets, punts })?;
+
+    let shutdown = Shutdown::default();
+    let (asker, asks) = control::channel();
+    let (stations, operator) = Stations::new(host.clone(), asker.clone());
+    let (is_ready, ready) = watch::channel(false);
+    let (targets, targets_seen) = watch::channel(targets);
+    let meter = sleeve.meter();
+    let api = Api {
+        control: asker,
+        operator,
+        counters: Arc::new(move || meter.read()),
+        started,
+        failure: sleeve.failure(),
+        ready,
+        shutdown: shutdown.clone(),
+    };
+    let (transport, arrivals) = Transport::new(listeners, config.host, config.port);
+    let sources = Sources {
+        asks,
+        punts: punted,
+        arrivals,
+        underlay: host.underlay(),
+        failure: sleeve.failure(),
+        stop: shutdown.token().clone(),
+    };
+    let control =
+        Control { node, sleeve, transport, recorder, targets, started: Instant::now(), events: EventCounts::default() };
+
+    let services = Services { listening, api, stations, store, targets: targets_seen, shutdown: shutdown.clone() };
+    let services = services.start().map_err(RunError::Threads)?;
+    is_ready.send_replace(true);
+    notify("READY=1");
+    info!(port = config.port, network = %config.network, nickname = %config.nickname, "running");
+
+    let (sleeve, ended) = control.run(sources).await;
+    // Also when it ended by itself: then for everybody.
+    shutdown.begin(Exit::Stopped);
+    is_ready.send_replace(false);
+    notify("STOPPING=1");
+    if !sleeve.stop() {
+        warn!("a thread of the data plane did not end in time");
+    }
+    let services = services.join().unwrap_or(Err(RunError::Panic));
+    ended?;
+    services?;
+    Ok(shutdown.exit())
+}
+
+/// The targets to begin with, remembered for the next run.
+fn targets(config: &Config, store: &Store) -> Result<Vec<Target>, StoreError> {
+    let mut targets = config.targets.clone();
+    if config.resume {
+        targets.extend(store.targets());
+    }
+    targets.sort();
+    targets.dedup();
+    store.keep_targets(&targets)?;
+    Ok(targets)
+}
+
+fn node_config(config: &Config, store: &Store, host: &dyn Host, targets: Vec<Target>, started: u64) -> NodeConfig {
+    NodeConfig {
+        version: config.version.clone(),
+        identity: store.identity().clone(),
+        secret: config.secret.clone(),
+        network: config.network.clone(),
+        nickname: config.nickname.clone(),
+        uid: Uid(Entropy::System.number()),
+        port: config.port,
+        conn_limit: config.conn_limit,
+        discovery: config.discovery,
+        trusted_subnets: config.trusted_subnets.clone(),
+        targets,
+        cipher: if host.facts().aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 },
+        started,
+    }
+}
+
+/// The node; one that is recorded draws its randomness from a seed that is written down.
+fn node(node_config: NodeConfig, config: &Config) -> Result<(Node, Option<Recorder>), RecordError> {
+    let Some(path) = &config.record else {
+        return Ok((Node::new(node_config, Entropy::System), None));
+    };
+    let seed = Entropy::System.secret();
+    let recorder = Recorder::begin(path, &node_config, &seed)?;
+    Ok((Node::new(node_config, Entropy::seeded(*seed)), Some(recorder)))
+}
+
+/// Makes bridge and TAP, and plugs the one into the other.
+async fn plug_in(config: &Config, host: &dyn Host, store: &Store, queues: usize) -> Result<Vec<TapQueue>, RunError> {
+    let wanted = BridgeConfig { peer: store.identity().name(), mtu: config.mtu.map(u32::from) };
+    let bridge = host.ensure_bridge(wanted).await?;
+    let device = format!("{}-tap", config.bridge);
+    let deadline = Instant::now() + TAP_PATIENCE;
+    let taps = loop {
+        match tap::create(&device, queues) {
+            Err(TapError::Busy(_)) if Instant::now() < deadline => sleep(TAP_POLL).await,
+            made => break made?,
+        }
+    };
+    host.add_port(device).await?;
+    info!(bridge = bridge.name, mtu = bridge.mtu, created = bridge.created, "bridge is ready");
+    Ok(taps)
+}
+
+/// A runtime on the thread that blocks on it.
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING_THREADS_MAX).build()
+}
+
+/// A thread of the router's own.
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<thread::JoinHandle<T>> {
+    thread::Builder::new().name(name.to_owned()).spawn(work)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,85 @@
+//! Calls that change something, and `ps`: on the unix socket only.
+
+use std::collections::BTreeSet;
+
+use axum::{Json, extract::State, http::StatusCode};
+use ipnet::IpNet;
+use tokio::sync::oneshot;
+use weft::{
+    api::{Addresses, AttachRequest, Attachment, ConnectRequest, ExposeRequest, ForgetRequest},
+    node::input::Input,
+};
+
+use super::{
+    Api,
+    answer::{Body, Failure},
+};
+use crate::{
+    daemon::Exit,
+    stations::{Operation, Outcome},
+};
+
+pub(super) async fn connect(
+    State(api): State<Api>,
+    Body(request): Body<ConnectRequest>,
+) -> Result<StatusCode, Failure> {
+    let ConnectRequest { targets, replace } = request;
+    if targets.is_empty() && !replace {
+        return Err(Failure::new(StatusCode::BAD_REQUEST, "no peer given: name at least one, as HOST or HOST:PORT"));
+    }
+    api.control.feed(Input::Connect { targets, replace }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn forget(State(api): State<Api>, Body(request): Body<ForgetRequest>) -> Result<StatusCode, Failure> {
+    let known: BTreeSet<_> = api.report().await?.targets.into_iter().map(|line| line.target).collect();
+    let unknown: Vec<_> = request.targets.iter().filter(|t| !known.contains(t)).map(ToString::to_string).collect();
+    if !unknown.is_empty() {
+        let error = format!("no target {}: `weft status targets` lists those there are", unknown.join(", "));
+        return Err(Failure::new(StatusCode::NOT_FOUND, error));
+    }
+    api.control.feed(Input::Forget { targets: request.targets }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn attach(state: State<Api>, Body(request): Body<AttachRequest>) -> Result<Json<Addresses>, Failure> {
+    addresses(state, |answer| Operation::Attach(request, answer)).await
+}
+
+pub(super) async fn detach(state: State<Api>, Body(request): Body<AttachRequest>) -> Result<Json<Addresses>, Failure> {
+    addresses(state, |answer| Operation::Detach(request, answer)).await
+}
+
+pub(super) async fn expose(state: State<Api>, Body(request): Body<ExposeRequest>) -> Result<Json<Addresses>, Failure> {
+    addresses(state, |answer| Operation::Expose(request, answer)).await
+}
+
+pub(super) async fn hide(state: State<Api>, Body(request): Body<ExposeRequest>) -> Result<Json<Addresses>, Failure> {
+    addresses(state, |answer| Operation::Hide(request, answer)).await
+}
+
+pub(super) async fn ps(State(api): State<Api>) -> Result<Json<Vec<Attachment>>, Failure> {
+    Ok(Json(api.operator.ask(Operation::List).await??))
+}
+
+pub(super) async fn stop(State(api): State<Api>) -> StatusCode {
+    end(&api, Exit::Stopped)
+}
+
+pub(super) async fn reset(State(api): State<Api>) -> StatusCode {
+    end(&api, Exit::Reset)
+}
+
+/// Begins to end the router; the answer is sent before its socket is closed.
+fn end(api: &Api, exit: Exit) -> StatusCode {
+    api.shutdown.begin(exit);
+    StatusCode::NO_CONTENT
+}
+
+async fn addresses(
+    State(api): State<Api>,
+    operation: impl FnOnce(oneshot::Sender<Outcome<Vec<IpNet>>>) -> Operation,
+) -> Result<Json<Addresses>, Failure> {
+    let addresses = api.operator.ask(operation).await??;
+    Ok(Json(Addresses { addresses }))
+}
