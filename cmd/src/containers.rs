@@ -1,0 +1,62 @@
+//! `weft attach`, `detach`, `ps`, `expose` and `hide`.
+
+use ipnet::IpNet;
+use weft::api::{Addresses, AttachRequest, Attachment, ExposeRequest, address};
+
+use crate::{
+    cli::{Attach, Detach, Expose, Hide},
+    client::Client,
+    output,
+};
+
+/// Plugs a container in.
+pub(crate) fn attach(client: &Client, attach: Attach) -> anyhow::Result<()> {
+    let Attach { no_multicast_route, json, addresses, container } = attach;
+    let request = AttachRequest { container, addresses: parsed(&addresses)?, no_multicast_route };
+    show(&client.post("/attach", &request)?, json)
+}
+
+/// Unplugs a container, wholly or in part.
+pub(crate) fn detach(client: &Client, detach: Detach) -> anyhow::Result<()> {
+    let Detach { json, addresses, container } = detach;
+    let request = AttachRequest { container, addresses: parsed(&addresses)?, no_multicast_route: false };
+    show(&client.post("/detach", &request)?, json)
+}
+
+/// Gives this host addresses.
+pub(crate) fn expose(client: &Client, expose: Expose) -> anyhow::Result<()> {
+    let Expose { without_masquerade, json, addresses } = expose;
+    show(&client.post("/expose", &ExposeRequest { addresses: parsed(&addresses)?, without_masquerade })?, json)
+}
+
+/// Takes addresses of this host away.
+pub(crate) fn hide(client: &Client, hide: Hide) -> anyhow::Result<()> {
+    let Hide { json, addresses } = hide;
+    show(&client.post("/hide", &ExposeRequest { addresses: parsed(&addresses)?, without_masquerade: false })?, json)
+}
+
+/// Lists what is attached; only `containers`, if any are named.
+pub(crate) fn ps(client: &Client, containers: &[String], json: bool) -> anyhow::Result<()> {
+    let mut attachments: Vec<Attachment> = client.get("/ps")?;
+    attachments.retain(|attachment| containers.is_empty() || containers.contains(&attachment.container));
+    if json {
+        return output::json(&attachments);
+    }
+    attachments.iter().try_for_each(|Attachment { container, mac, addresses }| {
+        let words = addresses.iter().map(|address| format!(" {address}")).collect::<String>();
+        output::line(format_args!("{container} {mac}{words}"))
+    })
+}
+
+fn parsed(addresses: &[String]) -> anyhow::Result<Vec<IpNet>> {
+    Ok(addresses.iter().map(|text| address::parse(text)).collect::<Result<_, _>>()?)
+}
+
+/// Prints addresses as `weave attach` does: without prefix length, a space between them.
+fn show(addresses: &Addresses, json: bool) -> anyhow::Result<()> {
+    if json {
+        return output::json(addresses);
+    }
+    let words: Vec<_> = addresses.addresses.iter().map(|address| address.addr().to_string()).collect();
+    if words.is_empty() { Ok(()) } else { output::line(words.join(" ")) }
+}

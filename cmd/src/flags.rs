@@ -1,0 +1,178 @@
+//! What `weft launch`, `weft router` and the file of `--config` take alike: one definition for all three.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
+    path::PathBuf,
+    str::FromStr,
+};
+
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+use serde::{Deserialize, de};
+use weft::{
+    id::{NetworkName, Nickname},
+    node::input::Target,
+};
+
+/// Options of a router; what is not given is `None`, so that the file or the default may say.
+#[derive(Args, Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RouterFlags {
+    /// The network's secret. Better use --password-file: others may see this before it is scrubbed from the process
+    /// list, and shells write histories. [env: WEFT_PASSWORD]
+    #[arg(long, value_name = "SECRET", conflicts_with = "password_file", help_heading = "Security")]
+    pub(crate) password: Option<String>,
+    /// Read the network's secret from this file, `-` for standard input; `weft secret` makes one. Without a secret
+    /// nothing is authenticated: whoever reaches the port may join
+    #[arg(long, value_name = "FILE", help_heading = "Security")]
+    #[serde(alias = "password-file")]
+    pub(crate) password_file: Option<PathBuf>,
+    /// Take also a password that is guessed easily (below about 50 bits)
+    #[arg(long, help_heading = "Security")]
+    #[serde(alias = "allow-weak-password")]
+    pub(crate) allow_weak_password: bool,
+    /// Subnets of the underlay whose peers are trusted with unsealed frames on the fast datapath, if they trust us too
+    /// [default: none]
+    #[arg(long, value_name = "CIDR,…", value_delimiter = ',', help_heading = "Security")]
+    #[serde(alias = "trusted-subnets")]
+    pub(crate) trusted_subnets: Option<Vec<IpNet>>,
+
+    /// TCP and UDP port, ours and that of peers given without one [default: 6783]
+    #[arg(long, help_heading = "Network")]
+    pub(crate) port: Option<NonZeroU16>,
+    /// Listen on this address of the host only [default: all]
+    #[arg(long, value_name = "ADDRESS", help_heading = "Network")]
+    pub(crate) host: Option<IpAddr>,
+    /// Name of the network to join; routers of other networks are refused [default: weft]
+    #[arg(long, value_name = "NAME", help_heading = "Network")]
+    pub(crate) network: Option<NetworkName>,
+    /// What people call this router [default: the host's name]
+    #[arg(long, value_name = "NAME", help_heading = "Network")]
+    pub(crate) nickname: Option<Nickname>,
+    /// Most connections to peers, 0 for no limit [default: 200]
+    #[arg(long, value_name = "NUMBER", help_heading = "Network")]
+    #[serde(alias = "conn-limit")]
+    pub(crate) conn_limit: Option<usize>,
+    /// Connect only to the given peers, not to those that they tell of
+    #[arg(long, help_heading = "Network")]
+    #[serde(alias = "no-discovery")]
+    pub(crate) no_discovery: bool,
+    /// Connect to the peers of the last run
+    #[arg(long, conflicts_with = "peers", help_heading = "Network")]
+    pub(crate) resume: bool,
+    /// MTU of the bridge and of containers in bytes, 576 to 65535; IPv6 needs 1280 [default: as in the last run, or 1340]
+    #[arg(long, value_name = "BYTES", help_heading = "Network")]
+    pub(crate) mtu: Option<u16>,
+    /// The fast datapath; only `off` works in this version [default: off]
+    #[arg(long, value_name = "MODE", help_heading = "Network")]
+    pub(crate) fastdp: Option<Fastdp>,
+
+    /// Where status and metrics are served by HTTP, read-only; `off` for nowhere [default: 127.0.0.1:6784]
+    #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Watching")]
+    #[serde(alias = "http-addr")]
+    pub(crate) http_addr: Option<HttpAddr>,
+    /// What to log: this and what is worse [default: info]
+    #[arg(long, value_name = "LEVEL", value_enum, help_heading = "Watching")]
+    #[serde(alias = "log-level")]
+    pub(crate) log_level: Option<LogLevel>,
+    /// How to log, to standard error [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum, help_heading = "Watching")]
+    #[serde(alias = "log-format")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// Write every input of the router into this file, to be replayed by developers; it discloses this run's keys
+    #[arg(long, value_name = "FILE", help_heading = "Watching")]
+    pub(crate) record: Option<PathBuf>,
+
+    /// Routers to connect to: HOST, HOST:PORT, an IP address or [IPv6]:PORT
+    #[arg(value_name = "PEER")]
+    pub(crate) peers: Vec<Target>,
+
+    // On the command line these belong to every verb.
+    #[arg(skip)]
+    #[serde(alias = "data-dir")]
+    pub(crate) data_dir: Option<PathBuf>,
+    #[arg(skip)]
+    #[serde(alias = "run-dir")]
+    pub(crate) run_dir: Option<PathBuf>,
+}
+
+/// The fast datapath's mode: there is only `off` yet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Fastdp;
+
+impl FromStr for Fastdp {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self);
+        }
+        Err(format!("`{text}` is not available: modes other than `off` come with the fast datapath in a later version"))
+    }
+}
+
+/// Where the read-only HTTP API listens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct HttpAddr(pub(crate) Option<SocketAddr>);
+
+impl FromStr for HttpAddr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text == "off" {
+            return Ok(Self(None));
+        }
+        let bad = |_| format!("`{text}` is not ADDRESS:PORT, such as 127.0.0.1:6784 or [::1]:6784, nor `off`");
+        text.parse().map(|address| Self(Some(address))).map_err(bad)
+    }
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogLevel {
+    /// Every packet of the control side
+    Trace,
+    /// Every decision
+    Debug,
+    /// What a user would notice
+    Info,
+    /// What should be looked at
+    #[value(alias = "warn")]
+    #[serde(alias = "warn")]
+    Warning,
+    /// What makes the router stop
+    Error,
+}
+
+/// What log lines look like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+impl<'de> Deserialize<'de> for Fastdp {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for HttpAddr {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer)
+    }
+}
+
+fn from_text<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: FromStr<Err: fmt::Display>,
+{
+    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+}

@@ -1,0 +1,26 @@
+//! Logs of `weft router`, to standard error.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::EnvFilter;
+
+use crate::flags::{LogFormat, LogLevel};
+
+/// Starts logging. Libraries log warnings at most, however much is asked for: their details drown ours.
+pub(crate) fn start(level: LogLevel, format: LogFormat) {
+    let (ours, theirs) = match level {
+        LogLevel::Trace => ("trace", "warn"),
+        LogLevel::Debug => ("debug", "warn"),
+        LogLevel::Info => ("info", "warn"),
+        LogLevel::Warning => ("warn", "warn"),
+        LogLevel::Error => ("error", "error"),
+    };
+    let filter = EnvFilter::new(format!("{theirs},weft={ours},weft_router={ours},weft_host={ours}"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    match format {
+        LogFormat::Text => {
+            builder.with_ansi(io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()).init()
+        }
+        LogFormat::Json => builder.json().init(),
+    }
+}

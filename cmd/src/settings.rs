@@ -1,0 +1,162 @@
+//! From flags, environment and file to what a router is told: flag before environment before file before default.
+
+use std::{fs, io, path::Path};
+
+use anyhow::{Context, bail, ensure};
+use weft::id::Nickname;
+use weft_router::{
+    Config,
+    config::{DEFAULT_BRIDGE, DEFAULT_CONN_LIMIT, DEFAULT_HTTP_ADDR},
+};
+
+use crate::{
+    cli::Globals,
+    flags::{HttpAddr, LogFormat, LogLevel, RouterFlags},
+    password::{self, Source},
+};
+
+/// TCP and UDP port unless configured; Weave Net's.
+const DEFAULT_PORT: u16 = 6783;
+/// Largest file of options that is read, in bytes.
+const FILE_MAX: u64 = 1 << 20;
+
+/// The settings of one router, settled but for its secret: that may take a while, and only the router itself needs it.
+pub(crate) struct Settings {
+    /// How much to log.
+    pub(crate) log_level: LogLevel,
+    /// How to log.
+    pub(crate) log_format: LogFormat,
+    /// Where the secret is.
+    pub(crate) password: Option<Source>,
+    allow_weak_password: bool,
+    config: Config,
+}
+
+impl Settings {
+    /// Settles all settings; `env_password` is `WEFT_PASSWORD`.
+    pub(crate) fn new(
+        flags: RouterFlags,
+        globals: &Globals,
+        env_password: Option<String>,
+        file: RouterFlags,
+    ) -> anyhow::Result<Self> {
+        let dirs = globals.dirs_with(&file);
+        ensure!(
+            file.password.is_none() || file.password_file.is_none(),
+            "the file of --config has both `password` and `password_file`: keep one"
+        );
+        ensure!(!file.resume || file.peers.is_empty(), "the file of --config has both `resume` and `peers`: keep one");
+        let password = Source::pick(flags.password, flags.password_file, "--password")
+            .or_else(|| Source::pick(env_password, None, "WEFT_PASSWORD"))
+            .or_else(|| Source::pick(file.password, file.password_file, "`password` in the file of --config"));
+        let allow_weak_password = flags.allow_weak_password || file.allow_weak_password;
+        // Peers and --resume exclude each other: what the command line says of either comes before both of the file.
+        let (targets, resume) = if flags.resume || !flags.peers.is_empty() {
+            (flags.peers, flags.resume)
+        } else {
+            (file.peers, file.resume)
+        };
+        let http_addr = match flags.http_addr.or(file.http_addr) {
+            Some(HttpAddr(address)) => address,
+            None => DEFAULT_HTTP_ADDR.parse().ok(),
+        };
+        let network = flags.network.or(file.network).unwrap_or_default();
+        let config = Config {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            data_dir: dirs.data,
+            run_dir: dirs.run,
+            host: flags.host.or(file.host),
+            port: flags.port.or(file.port).map_or(DEFAULT_PORT, u16::from),
+            secret: weft::secret::NetworkSecret::open(&network),
+            network,
+            nickname: flags.nickname.or(file.nickname).map_or_else(hostname, Ok)?,
+            conn_limit: flags.conn_limit.or(file.conn_limit).unwrap_or(DEFAULT_CONN_LIMIT),
+            discovery: !(flags.no_discovery || file.no_discovery),
+            trusted_subnets: flags.trusted_subnets.or(file.trusted_subnets).unwrap_or_default(),
+            targets,
+            resume,
+            mtu: flags.mtu.or(file.mtu),
+            bridge: DEFAULT_BRIDGE.to_owned(),
+            http_addr,
+            record: flags.record.or(file.record),
+        };
+        Ok(Self {
+            log_level: flags.log_level.or(file.log_level).unwrap_or(LogLevel::Info),
+            log_format: flags.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
+            password,
+            allow_weak_password,
+            config,
+        })
+    }
+
+    /// Settles all settings from the process's own environment and the file that the flags name.
+    pub(crate) fn gather(flags: RouterFlags, globals: &Globals) -> anyhow::Result<Self> {
+        let file = file(globals.config.as_deref())?;
+        if let (Some(path), Some(_)) = (&globals.config, &file.password) {
+            password::warn_if_readable(path);
+        }
+        Self::new(flags, globals, password::from_env()?, file)
+    }
+
+    /// As [`Self::gather`], for who needs no secret and does not look where it is.
+    pub(crate) fn without_secret(flags: RouterFlags, globals: &Globals) -> anyhow::Result<Self> {
+        Self::new(flags, globals, None, file(globals.config.as_deref())?)
+    }
+
+    /// What the router is told but for its secret: to look at.
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What the router is told. Reads and stretches the secret, which takes up to a second.
+    pub(crate) fn into_config(self) -> anyhow::Result<Config> {
+        let Some(source) = self.password else {
+            return Ok(self.config);
+        };
+        let text = source.read()?;
+        let secret = weft::secret::NetworkSecret::from_text(&text, &self.config.network, self.allow_weak_password)
+            .with_context(|| format!("cannot use {source}"))?;
+        Ok(Config { secret, ..self.config })
+    }
+}
+
+/// The options in a file; none without a file.
+pub(crate) fn file(path: Option<&Path>) -> anyhow::Result<RouterFlags> {
+    let Some(path) = path else {
+        return Ok(RouterFlags::default());
+    };
+    let text =
+        read_bounded(path, FILE_MAX).with_context(|| format!("cannot read {}, given by --config", path.display()))?;
+    parse(&text).with_context(|| format!("cannot use {}, given by --config", path.display()))
+}
+
+/// Reads a text file of at most `max` bytes.
+pub(crate) fn read_bounded(path: &Path, max: u64) -> io::Result<String> {
+    use io::Read;
+    let mut text = String::new();
+    fs::File::open(path)?.take(max + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > max {
+        return Err(io::Error::other(format!("it is larger than {max} bytes")));
+    }
+    Ok(text)
+}
+
+fn parse(text: &str) -> anyhow::Result<RouterFlags> {
+    toml::from_str(text).map_err(|error| {
+        // The library's own display repeats the line, which may hold the password.
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        anyhow::anyhow!("line {line}: {}", error.message())
+    })
+}
+
+fn hostname() -> anyhow::Result<Nickname> {
+    let name = nix::unistd::gethostname().context("cannot read the host's name: give --nickname")?;
+    let Some(name) = name.to_str() else {
+        bail!("the host's name is no text: give --nickname");
+    };
+    name.parse().context("the host's name cannot be the nickname: give --nickname")
+}
+
+#[cfg(test)]
+mod tests;
