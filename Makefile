@@ -1,0 +1,67 @@
+# Weft: what people and machines run. Every target installs first what the machine lacks (as root, by apt-get).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export CARGO_TARGET_DIR ?= $(CURDIR)/target
+
+# program or file that must be there : Debian package that brings it
+TOOLS := cmake:cmake g++:g++ make:make pkg-config:pkg-config nft:nftables ip:iproute2 ping:iputils-ping \
+         iperf3:iperf3 tcpdump:tcpdump ethtool:ethtool ps:procps
+
+.PHONY: help deps root build release demo lab lab-down test test-parts bench fuzz lint
+
+help: ## Show this
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+deps: ## Install what is missing to build and test
+	@missing=""; \
+	for tool in $(TOOLS); do command -v "$${tool%%:*}" >/dev/null || missing+=" $${tool##*:}"; done; \
+	[ -n "$${LIBCLANG_PATH:-}$$(compgen -G '/usr/lib*/libclang*.so*'; compgen -G '/usr/lib/*/libclang*.so*'; \
+		compgen -G '/usr/lib/llvm-*/lib/libclang*.so*')" ] || missing+=" libclang-dev"; \
+	if ! command -v cargo >/dev/null; then echo "weft: no cargo: install Rust from https://rustup.rs, then again" >&2; exit 1; fi; \
+	if [ -n "$$missing" ]; then \
+		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+			echo "weft: this machine lacks:$$missing" >&2; \
+			echo "weft: install these (on Debian and Ubuntu as root: apt-get install$$missing), then again" >&2; exit 1; \
+		fi; \
+		echo "weft: installing$$missing"; \
+		apt-get update -qq; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+
+root:
+	@if [ "$$(id -u)" != 0 ]; then echo "weft: network namespaces are made here: run this as root" >&2; exit 1; fi
+
+build: deps ## Build the weft program and the lab
+	cargo build -p weft-cmd -p weft-integration --bins
+
+release: deps ## Build the weft program and the lab, optimised
+	cargo build --release -p weft-cmd -p weft-integration --bins
+
+demo: root release ## Show Weft working: three hosts, containers, encryption, a cut and its healing
+	@"$$CARGO_TARGET_DIR/release/demo"
+
+lab: root release ## Leave the demo's three hosts up to play with
+	@"$$CARGO_TARGET_DIR/release/demo" lab up
+
+lab-down: root release ## Remove what `make lab` made
+	@"$$CARGO_TARGET_DIR/release/demo" lab down
+
+test: root build ## Run all tests: unit, property, simulator, lab
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo test --workspace --all-features --doc --quiet && cargo nextest run --workspace --all-features; \
+	else \
+		cargo test --workspace --all-features; \
+	fi
+
+bench: root release ## Measure Weft beside raw veth and kernel VXLAN (BENCH_SECONDS, BENCH_ROUNDS, BENCH_UNDERLAY, BENCH_OUT)
+	cargo bench -p weft-integration --bench throughput
+
+fuzz: deps ## Run each fuzz target of the parsers for FUZZ_SECONDS (10)
+	BOLERO_RANDOM_TEST_TIME_MS=$$(( $${FUZZ_SECONDS:-10} * 1000 )) BOLERO_RANDOM_ITERATIONS=4294967295 \
+		cargo test --workspace --all-features --exclude weft-integration --release --lib
+
+lint: deps ## Check format, lints and documentation
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features --quiet

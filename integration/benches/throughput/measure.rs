@@ -1,0 +1,116 @@
+//! The rounds: each measures every candidate, one load after the other, in turns, so that whatever else the machine does
+//! meets all of them alike.
+
+use std::{collections::BTreeMap, fs::OpenOptions, io::Write, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use weft_integration::{demo::screen, lab::host::Host};
+
+use super::{
+    candidate::{Candidate, Kind},
+    datagrams, machine,
+    metric::{DATAGRAMS, Metric},
+    options::Options,
+    stream,
+};
+
+/// Streams of the TCP loads.
+const STREAMS: [usize; 2] = [1, 4];
+/// Pings of one round, and the time between them.
+const PINGS: u32 = 1000;
+const PING_INTERVAL: Duration = Duration::from_millis(2);
+/// A UDP trial is so much shorter than a TCP run, as a search needs several, but takes [`TRIAL_MIN`].
+const TRIAL_SHARE: u32 = 4;
+const TRIAL_MIN: Duration = Duration::from_millis(500);
+
+/// All values of each metric, by round.
+pub(crate) type Values = BTreeMap<(Metric, Kind), Vec<f64>>;
+
+/// One load, and what it measures.
+#[derive(Clone, Copy, Debug)]
+enum Load {
+    Tcp(usize),
+    Udp(usize),
+    Ping,
+}
+
+/// Measures all.
+pub(crate) fn rounds(candidates: &[Candidate], options: &Options) -> Result<Values> {
+    let mut values = Values::new();
+    let loads: Vec<Load> =
+        STREAMS.map(Load::Tcp).into_iter().chain(DATAGRAMS.map(Load::Udp)).chain([Load::Ping]).collect();
+    for round in 1..=options.rounds {
+        for (turn, load) in (round as usize..).zip(&loads) {
+            // Another one begins each time.
+            let order = candidates.iter().cycle().skip(turn % candidates.len()).take(candidates.len());
+            for candidate in order {
+                let seen =
+                    load.run(candidate, options).with_context(|| format!("{load:?} over {}", candidate.kind()))?;
+                record(options, round, candidate.kind(), &seen)?;
+                seen.into_iter().for_each(|(metric, value)| {
+                    values.entry((metric, candidate.kind())).or_default().push(value);
+                });
+            }
+        }
+        candidates.iter().try_for_each(Candidate::verify)?;
+        screen::line(format_args!("round {round} of {} done", options.rounds))?;
+    }
+    Ok(values)
+}
+
+fn record(options: &Options, round: u32, kind: Kind, seen: &[(Metric, f64)]) -> Result<()> {
+    let Some(path) = &options.out else { return Ok(()) };
+    let mut file =
+        OpenOptions::new().create(true).append(true).open(path).with_context(|| path.display().to_string())?;
+    for (metric, value) in seen {
+        let underlay = format!("{:?}", options.underlay).to_lowercase();
+        let name = metric.to_string();
+        let line = json!({"round": round, "candidate": kind.to_string(), "underlay": underlay, "metric": name, "value": value});
+        writeln!(file, "{line}")?;
+    }
+    Ok(())
+}
+
+impl Load {
+    fn run(self, candidate: &Candidate, options: &Options) -> Result<Vec<(Metric, f64)>> {
+        match self {
+            Self::Tcp(streams) => tcp(candidate, streams, options.run),
+            Self::Udp(size) => {
+                let rates = datagrams::rates(candidate, size, (options.run / TRIAL_SHARE).max(TRIAL_MIN))?;
+                Ok(vec![(Metric::UdpClean(size), rates.clean), (Metric::UdpFlat(size), rates.flat)])
+            }
+            Self::Ping => ping(candidate),
+        }
+    }
+}
+
+fn tcp(candidate: &Candidate, streams: usize, run: Duration) -> Result<Vec<(Metric, f64)>> {
+    let (machine, routers) = (machine::busy()?, router_cpu(candidate)?);
+    let received = stream::load(candidate, streams, run)?;
+    let (machine, routers) = (machine::busy()?.saturating_sub(machine), router_cpu(candidate)?.saturating_sub(routers));
+    let mut seen = vec![(Metric::Tcp(streams), received.rate / 1e6)];
+    if streams == 1 {
+        let gigabytes = received.bytes / 1e9;
+        seen.push((Metric::MachineCpu, machine.as_secs_f64() / gigabytes));
+        if !candidate.routers().is_empty() {
+            seen.push((Metric::RouterCpu, routers.as_secs_f64() / gigabytes));
+        }
+    }
+    let memory = candidate.routers().iter().map(Host::resident_kib).collect::<Result<Vec<_>>>()?;
+    seen.extend(memory.into_iter().max().map(|kib| (Metric::Resident, kib as f64 / 1024.0)));
+    Ok(seen)
+}
+
+fn router_cpu(candidate: &Candidate) -> Result<Duration> {
+    candidate.routers().iter().map(Host::cpu_time).sum()
+}
+
+fn ping(candidate: &Candidate) -> Result<Vec<(Metric, f64)>> {
+    let answers = candidate.ping().count(PINGS).interval(PING_INTERVAL).send()?;
+    let mut times = answers.round_trips;
+    ensure!(times.len() * 100 >= PINGS as usize * 99, "only {} of {PINGS} pings were answered", times.len());
+    times.sort();
+    let micros = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)].as_secs_f64() * 1e6;
+    Ok(vec![(Metric::PingMedian, micros(50)), (Metric::PingTail, micros(99))])
+}

@@ -1,0 +1,5 @@
+//! `make demo`, `make lab` and `make lab-down`.
+
+fn main() -> std::process::ExitCode {
+    weft_integration::demo::main()
+}

@@ -1,0 +1,194 @@
+//! The story that `make demo` tells: each step does something real and checks what came of it.
+
+use std::{
+    net::IpAddr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+
+use super::screen::{command, line, step, title, verdict};
+use crate::lab::{
+    Lab,
+    capture::{Capture, Frame, UDP},
+    container::DEVICE,
+    cut::Cut,
+    host::Host,
+    mesh::{Mesh, password_file},
+    transfer::{MARKER, Transfer, transfer},
+    wait::{wait_for, wait_until},
+};
+
+/// For three routers to have direct paths.
+pub(super) const SETTLING: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(5);
+const HEALING: Duration = Duration::from_secs(45);
+/// Bytes of the transfer whose rate is told.
+const BULK: u64 = 500_000_000;
+/// Bytes of the transfer that is listened to.
+const LISTENED: u64 = 5_000_000;
+/// Between the pings while the path is cut.
+const BEAT: Duration = Duration::from_millis(50);
+
+/// Tells it; whether all went well. On failure prints what the routers think.
+pub(super) fn tell() -> Result<bool> {
+    let lab = Lab::new()?;
+    let told = acts(&lab);
+    if let Err(error) = &told {
+        line(format_args!("    {error:#}\n{}", lab.diagnosis()))?;
+    }
+    drop(lab);
+    match told {
+        Ok(()) => verdict(true, "All of it worked. Nothing is left behind: no namespace, no process, no file.")?,
+        Err(_) => verdict(false, "It did not work; see above. Nothing is left behind.")?,
+    }
+    Ok(told.is_ok())
+}
+
+fn acts(lab: &Lab) -> Result<()> {
+    let hosts = discovery(lab)?;
+    let mesh = containers(hosts)?;
+    bulk(&mesh)?;
+    eavesdropper(lab, &mesh)?;
+    cut_and_heal(lab, &mesh)
+}
+
+/// Three hosts, as `make demo` and `make lab` have them: A and C are told of B only.
+pub(super) fn launched(lab: &Lab) -> Result<Vec<Host>> {
+    let hosts = step("Three hosts on one underlay", || {
+        let hosts = lab.hosts(["A", "B", "C"])?;
+        let seen = hosts.iter().map(|host| format!("{} {}", host.name(), host.v4())).collect::<Vec<_>>().join(", ");
+        Ok((hosts, seen))
+    })?;
+    let [a, b, c] = &hosts;
+    let password = step("A secret for the network", || {
+        Ok((password_file(lab, a, "secret")?, "256 bits, made by `weft secret`, in a file".to_owned()))
+    })?;
+    let password = format!("--password-file={}", password.display());
+    let told = b.v4().to_string();
+    for (host, peers) in [(b, vec![]), (a, vec![told.as_str()]), (c, vec![told.as_str()])] {
+        let words = [vec![password.as_str()], peers.clone()].concat();
+        step(&format!("{}# weft launch --password-file secret {}", host.name(), peers.join(" ")), || {
+            host.launch(&words)?;
+            Ok(((), "ready".to_owned()))
+        })?;
+    }
+    Ok(hosts.to_vec())
+}
+
+fn discovery(lab: &Lab) -> Result<Vec<Host>> {
+    title("1. Three hosts find each other")?;
+    let hosts = launched(lab)?;
+    let mesh = Mesh { hosts, containers: Vec::new() };
+    step("A and C, which were told of B only, connect with each other", || {
+        let took = mesh.wait_settled(SETTLING)?;
+        Ok(((), format!("all direct after another {:.1} s", took.as_secs_f64())))
+    })?;
+    show(&mesh.hosts[0], &["status", "connections"])?;
+    Ok(mesh.hosts)
+}
+
+fn containers(hosts: Vec<Host>) -> Result<Mesh> {
+    title("2. Containers on all of them are on one switch")?;
+    let mesh = attached(hosts)?;
+    step("Every container pings every other, by IPv4 and IPv6", || {
+        let (mut sent, mut best) = (0, Duration::MAX);
+        for (from, to) in mesh.pairs() {
+            for address in [IpAddr::from(to.v4()?), to.v6()?.into()] {
+                let answers = from.ping(address).count(5).all_answered()?;
+                sent += answers.sent;
+                best = best.min(answers.round_trips.into_iter().min().unwrap_or(Duration::MAX));
+            }
+        }
+        Ok(((), format!("{sent} of {sent} answered, the quickest in {:.2} ms", best.as_secs_f64() * 1000.0)))
+    })?;
+    Ok(mesh)
+}
+
+/// A container on each of these hosts, attached.
+pub(super) fn attached(hosts: Vec<Host>) -> Result<Mesh> {
+    step("weft attach, on each host", || {
+        let mesh = Mesh::of(hosts)?;
+        let addresses = mesh.containers.iter().map(|container| Ok(container.v4()?.to_string()));
+        let seen = addresses.collect::<Result<Vec<_>>>()?.join(", ");
+        Ok((mesh, seen))
+    })
+}
+
+fn bulk(mesh: &Mesh) -> Result<()> {
+    title("3. They carry a load")?;
+    step("A bulk TCP transfer from the container on A to that on C, every byte checked", || {
+        let done = send(mesh, BULK)?;
+        let (megabytes, gigabits) = (done.bytes / 1_000_000, done.rate() / 1e9);
+        Ok(((), format!("{megabytes} MB at {gigabits:.2} Gbit/s, encrypted, on this machine with all three hosts")))
+    })
+}
+
+fn eavesdropper(lab: &Lab, mesh: &Mesh) -> Result<()> {
+    title("4. An eavesdropper on the underlay hears nothing")?;
+    let (underlay, inside) = step("A transfer is captured twice: on the underlay, and inside the container", || {
+        let inner = mesh.hosts[0].dir().join("inside.pcap");
+        let inside = Capture::start(mesh.containers[0].namespace(), DEVICE, &inner)?;
+        let underlay = lab.capture()?;
+        send(mesh, LISTENED)?;
+        let captures = (underlay.stop()?, inside.stop()?);
+        let seen = format!("{} frames there, {} here", captures.0.len(), captures.1.len());
+        Ok((captures, seen))
+    })?;
+    let text = String::from_utf8_lossy(&MARKER).into_owned();
+    let hits = |frames: &[Frame]| frames.iter().filter(|frame| frame.contains(&MARKER)).count();
+    step(&format!("The text \"{text}\" inside the container"), || {
+        ensure!(hits(&inside) > 0, "the control failed: the text should be seen there");
+        Ok(((), format!("in {} frames, as it should be", hits(&inside))))
+    })?;
+    step("The same text on the underlay", || {
+        let sealed = underlay.iter().filter_map(|frame| frame.packet()).filter(|packet| packet.protocol == UDP);
+        let bytes: usize = sealed.map(|packet| packet.bytes.len()).sum();
+        ensure!(bytes as u64 > LISTENED, "the transfer was not seen on the underlay");
+        ensure!(hits(&underlay) == 0, "it is there, in {} frames", hits(&underlay));
+        Ok(((), format!("nowhere in {bytes} bytes of UDP")))
+    })
+}
+
+fn cut_and_heal(lab: &Lab, mesh: &Mesh) -> Result<()> {
+    title("5. The direct path from A to C is cut")?;
+    let (a, c) = (&mesh.hosts[0], &mesh.hosts[2]);
+    let (from, to) = (&mesh.containers[0], &mesh.containers[2]);
+    let ping = from.ping(to.v4()?).interval(BEAT).start()?;
+    ping.next_answer(PATIENCE)?;
+    let cut = lab.cut(&Cut::between("A", "C"))?;
+    step("The ping goes on, through B", || {
+        let started = Instant::now();
+        wait_for("the path from A to C is by relay", PATIENCE, || a.expect_path("C", "relay"))?;
+        wait_for("the path from C to A is by relay", PATIENCE, || c.expect_path("A", "relay"))?;
+        let found = started.elapsed();
+        ping.next_answer(PATIENCE)?;
+        let lost = cut.lost()?;
+        Ok(((), format!("other path after {:.1} s; the cut swallowed {lost} packets", found.as_secs_f64())))
+    })?;
+    show(a, &["status", "paths"])?;
+    step("The cut heals, and the path is direct again", || {
+        cut.heal()?;
+        let back = || Ok(a.expect_path("C", "direct").and_then(|()| c.expect_path("A", "direct")).is_ok());
+        let took = wait_until("direct both ways", HEALING, back)?;
+        thread::sleep(Duration::from_secs(1));
+        Ok(((), format!("after {:.1} s", took.as_secs_f64())))
+    })?;
+    show(a, &["status", "paths"])?;
+    step("The ping through all of it", || {
+        let (answers, silence) = ping.stop()?;
+        ensure!(silence < PATIENCE && answers.duplicates == 0, "silent for {silence:?}, {} twice", answers.duplicates);
+        let (received, sent, longest) = (answers.received, answers.sent, silence.as_secs_f64());
+        Ok(((), format!("{received} of {sent} answered, none twice, the longest silence was {longest:.1} s")))
+    })
+}
+
+fn send(mesh: &Mesh, bytes: u64) -> Result<Transfer> {
+    let (from, to) = (&mesh.containers[0], &mesh.containers[2]);
+    transfer(from.namespace(), (to.namespace(), to.v4()?.into()), bytes, PATIENCE)
+}
+
+fn show(host: &Host, verb: &[&str]) -> Result<()> {
+    command(host.name(), &format!("weft {}", verb.join(" ")), &host.weft(verb)?.checked()?)
+}

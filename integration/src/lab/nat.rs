@@ -1,0 +1,72 @@
+//! A gateway between a host and the switch that translates addresses, IPv4 and IPv6 alike, as home routers do.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use anyhow::Result;
+
+use super::{
+    namespace::Namespace,
+    switch::{self, Switch},
+};
+
+/// The gateway's addresses on the inner side, and the host's.
+pub const INNER: [(Ipv4Addr, Ipv6Addr); 2] = [
+    (Ipv4Addr::new(192, 168, 9, 1), Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1)),
+    (Ipv4Addr::new(192, 168, 9, 2), Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 2)),
+];
+
+/// A translating gateway.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    namespace: Namespace,
+    outer: Arc<Mutex<u8>>,
+}
+
+impl Gateway {
+    /// A gateway `namespace` on the switch's port `port`, with the outer addresses of number `index`.
+    pub fn new(namespace: &str, port: &str, switch: &Switch, index: u8) -> Result<Self> {
+        let namespace = Namespace::create(namespace)?;
+        namespace.sysctl("ipv4/ip_forward", "1")?;
+        namespace.sysctl("ipv6/conf/all/forwarding", "1")?;
+        switch.plug(&namespace, "wan", port)?;
+        let gateway = Self { namespace, outer: Arc::new(Mutex::new(index)) };
+        gateway.outer_address("add", index)?;
+        let script = "table inet nat {\n  chain post {\n    type nat hook postrouting priority 100;\n    \
+                      oifname \"wan\" masquerade\n  }\n}\n";
+        gateway.namespace.run("nft").args(["-f", "-"]).input(script).checked()?;
+        Ok(gateway)
+    }
+
+    /// Its namespace.
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// What the world sees of the host behind, now.
+    pub fn outer(&self) -> (Ipv4Addr, Ipv6Addr) {
+        switch::addresses(*self.lock())
+    }
+
+    /// Takes other outer addresses, those of number `index`; translations made so far are forgotten by the kernel.
+    pub fn move_to(&self, index: u8) -> Result<()> {
+        let mut outer = self.lock();
+        // In this order: with the first address of a subnet the kernel removes all others of it.
+        self.outer_address("del", *outer)?;
+        self.outer_address("add", index)?;
+        *outer = index;
+        Ok(())
+    }
+
+    fn outer_address(&self, verb: &str, index: u8) -> Result<()> {
+        let (v4, v6) = switch::addresses(index);
+        let nodad = if verb == "add" { "nodad" } else { "" };
+        self.namespace.ip(&format!("addr {verb} {v4}/24 dev wan\naddr {verb} {v6}/64 dev wan {nodad}\n"))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, u8> {
+        self.outer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

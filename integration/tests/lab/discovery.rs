@@ -1,0 +1,96 @@
+//! Acceptance 2: who knows one peer finds all; without discovery frames go by the peer known, as long as it is there.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use weft_integration::lab::{
+    Lab,
+    host::Host,
+    mesh::{Mesh, password_file},
+    trial::trial,
+    wait::{wait_for, wait_until},
+};
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn hosts_that_know_a_third_only_connect_directly() {
+    trial(|lab| connect_directly(lab, false));
+}
+
+#[test]
+fn hosts_that_know_a_third_only_connect_directly_over_ipv6() {
+    trial(|lab| connect_directly(lab, true));
+}
+
+fn connect_directly(lab: &Lab, ipv6: bool) -> Result<()> {
+    let mesh = a_and_c_know_b(lab, ipv6, &[])?;
+    mesh.wait_settled(SOON)?;
+    let [a, _, c] = &mesh.hosts[..] else { unreachable!("three hosts") };
+    a.expect_established("C")?;
+    c.expect_established("A")?;
+    mesh.all_ping(3)
+}
+
+#[test]
+fn without_discovery_frames_go_through_the_peer_known() {
+    trial(|lab| go_through_b(lab, false));
+}
+
+#[test]
+fn without_discovery_frames_go_through_the_peer_known_over_ipv6() {
+    trial(|lab| go_through_b(lab, true));
+}
+
+fn go_through_b(lab: &Lab, ipv6: bool) -> Result<()> {
+    let mesh = a_and_c_know_b(lab, ipv6, &["--no-discovery"])?;
+    let [a, b, c] = &mesh.hosts[..] else { unreachable!("three hosts") };
+    wait_for("A and C reach each other by relay", SOON, || {
+        a.expect_path("C", "relay")?;
+        c.expect_path("A", "relay")
+    })?;
+    let b_name = b.report()?.router.name;
+    ensure!(a.path_to("C")?.relays == [b_name], "by B: {:?}", a.path_to("C")?);
+
+    let capture = lab.capture()?;
+    // The first frame asks for the session with a peer that no direct path made one with.
+    for (from, to) in mesh.pairs() {
+        from.ping(to.v4()?).until_answered(SOON)?;
+    }
+    mesh.all_ping(3)?;
+    let frames = capture.stop()?;
+    let ends = [a.address(ipv6), c.address(ipv6)];
+    let direct = frames
+        .iter()
+        .filter_map(|frame| frame.packet())
+        .filter(|packet| packet.ports.is_some() && ends.contains(&packet.source) && ends.contains(&packet.destination));
+    ensure!(direct.count() == 0, "nothing goes from A to C directly");
+    ensure!(a.connections()?.len() == 1, "A knows B only: {:?}", a.connections()?);
+
+    b.stop()?;
+    let (from, to) = (&mesh.containers[0], &mesh.containers[2]);
+    let nothing_gets_through = || Ok(from.ping(to.v4()?).count(2).send()?.received == 0);
+    wait_until("without B nothing gets through", SOON, nothing_gets_through)?;
+    let knows_no_path = || Ok(a.path_to("C").map_or(true, |path| path.path == "none"));
+    wait_until("A says that there is no path to C", SOON, knows_no_path)?;
+    b.relaunch()?;
+    from.ping(to.v4()?).until_answered(Duration::from_secs(35))?;
+    Ok(())
+}
+
+/// A and C are given B as peer; B is given none.
+fn a_and_c_know_b(lab: &Lab, ipv6: bool, flags: &[&str]) -> Result<Mesh> {
+    let hosts = lab.hosts(["A", "B", "C"])?;
+    if ipv6 {
+        hosts.iter().try_for_each(Host::drop_ipv4)?;
+    }
+    let [a, b, c] = &hosts;
+    let password = format!("--password-file={}", password_file(lab, a, "secret")?.display());
+    let flags = [&[password.as_str()], flags].concat();
+    b.launch(&flags)?;
+    let b_address = b.address(ipv6).to_string();
+    for host in [a, c] {
+        host.launch(&[&flags[..], &[&b_address]].concat())?;
+    }
+    Mesh::of(hosts.to_vec())
+}
