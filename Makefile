@@ -16,8 +16,8 @@ help: ## Show this
 deps: ## Install what is missing to build and test
 	@missing=""; \
 	for tool in $(TOOLS); do command -v "$${tool%%:*}" >/dev/null || missing+=" $${tool##*:}"; done; \
-	[ -n "$${LIBCLANG_PATH:-}$$(compgen -G '/usr/lib*/libclang*.so*'; compgen -G '/usr/lib/*/libclang*.so*'; \
-		compgen -G '/usr/lib/llvm-*/lib/libclang*.so*')" ] || missing+=" libclang-dev"; \
+	[ -n "$${LIBCLANG_PATH:-}$$(compgen -G '/usr/lib*/libclang[.-][0-9s]*'; compgen -G '/usr/lib/*/libclang[.-][0-9s]*'; \
+		compgen -G '/usr/lib/llvm-*/lib/libclang[.-][0-9s]*')" ] || missing+=" libclang-dev"; \
 	if ! command -v cargo >/dev/null; then echo "weft: no cargo: install Rust from https://rustup.rs, then again" >&2; exit 1; fi; \
 	if [ -n "$$missing" ]; then \
 		if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \

@@ -131,9 +131,10 @@ fn a_secret_is_scrubbed_from_the_process_list() {
         let proc = Path::new("/proc").join(child.id().to_string());
         let deadline = Instant::now() + Duration::from_secs(10);
         let arguments = loop {
-            let arguments = fs::read_to_string(proc.join("cmdline")).unwrap();
-            if arguments.contains("--password-file=-") || Instant::now() > deadline {
-                break arguments;
+            let read = || fs::read_to_string(proc.join("cmdline")).unwrap();
+            if read().contains("--password-file=-") || Instant::now() > deadline {
+                // Again: a reading while the program was replaced may have begun with the old words.
+                break read();
             }
         };
         let environment = fs::read(proc.join("environ")).unwrap();
