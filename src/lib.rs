@@ -9,6 +9,7 @@ pub mod control;
 pub mod crypto;
 pub mod drops;
 pub mod entropy;
+pub mod fastdp;
 pub mod frame;
 pub mod gossip;
 pub mod id;
