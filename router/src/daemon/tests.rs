@@ -98,7 +98,9 @@ fn call(config: &Config, method: &str, path: &str, body: &Value) -> Option<(u16,
     let mut stream = UnixStream::connect(Config::socket_path(&config.run_dir)).ok()?;
     let body = body.to_string();
     let head = format!("{method} {path} HTTP/1.1\r\nhost: weft\r\nconnection: close\r\naccept: application/json\r\n");
-    write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).ok()?;
+    // In one piece: a body that comes after the answer was made would end the connection by a reset.
+    let request = format!("{head}content-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let status = answer.split(' ').nth(1)?.parse().ok()?;
