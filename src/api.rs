@@ -54,8 +54,10 @@ pub struct Summary {
     pub conn_limit: usize,
     /// Subnets whose peers are trusted with unsealed frames on the fast datapath.
     pub trusted_subnets: Vec<ipnet::IpNet>,
-    /// The fast datapath: `off`.
+    /// The fast datapath: `off`, `vxlan` or `ovs`.
     pub fastdp: String,
+    /// Why the fast datapath is off or cannot seal, in words; empty when there is nothing to say.
+    pub fastdp_info: String,
     /// Seconds since the router's start.
     pub uptime_s: u64,
 }
@@ -112,8 +114,10 @@ pub struct Connection {
     pub state: ConnectionState,
     /// Whether frames are sealed and the network has a secret.
     pub encrypted: bool,
-    /// `sleeve`, or `none` while no method works.
+    /// `fastdp`, `sleeve`, or `none` while no method works.
     pub method: String,
+    /// Parallel ESP associations that frames to the peer are spread over; null unless the fast datapath seals.
+    pub lanes: Option<u32>,
     /// The peer's name, once known.
     pub name: Option<PeerName>,
     /// The peer's nickname, once known.
@@ -176,7 +180,7 @@ pub struct Path {
     pub path: String,
     /// The relays on the way, in order.
     pub relays: Vec<PeerName>,
-    /// `sleeve`, or `none`.
+    /// `fastdp`, `sleeve`, or `none`.
     pub method: String,
     /// Round-trip time in microseconds: measured when direct, the sum of the advertised ones by relay.
     pub rtt_us: Option<u64>,

@@ -91,7 +91,7 @@ pub struct SaKey(pub Zeroizing<[u8; SA_KEY_LEN]>);
 /// What the host can do of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ability {
-    /// Nothing, for this reason, in words for people.
+    /// Nothing, for this reason, in words for people; empty if nobody wants it.
     Off(String),
     /// The fast datapath is ready.
     Ready {
@@ -102,6 +102,24 @@ pub enum Ability {
         /// Lanes that we want to receive on: 1, 2, 4 or 8.
         lanes: u8,
     },
+}
+
+impl Ability {
+    /// The backend by name; `off` for none.
+    pub fn backend(&self) -> &str {
+        match self {
+            Self::Off(_) => "off",
+            Self::Ready { backend, .. } => backend,
+        }
+    }
+
+    /// Why it is off or cannot seal; empty when there is nothing to say.
+    pub fn info(&self) -> String {
+        match self {
+            Self::Off(why) => why.clone(),
+            Self::Ready { no_esp, .. } => no_esp.as_ref().map(|why| format!("no ESP: {why}")).unwrap_or_default(),
+        }
+    }
 }
 
 /// The Ethernet address that heartbeats to a peer go to: its name with one bit turned, so that no bridge has it.
@@ -163,8 +181,8 @@ mod tests {
 
     #[test]
     fn networks_have_their_identifiers() {
-        let vni = |name: &str| super::vni(&name.parse().unwrap());
-        assert_ne!(vni("a"), vni("b"));
-        assert!(vni("weft") < 1 << 24);
+        let of = |name: &str| vni(&name.parse().unwrap());
+        assert_ne!(of("a"), of("b"));
+        assert!(of("weft") < 1 << 24);
     }
 }

@@ -2,7 +2,10 @@
 
 pub mod cookie;
 pub mod direct;
+pub mod esp;
 pub mod estimate;
+pub mod fast;
+pub mod heartbeat;
 pub mod handshake;
 pub mod keys;
 pub mod message;

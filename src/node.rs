@@ -15,6 +15,7 @@ pub mod input;
 mod links;
 mod load;
 pub mod output;
+mod plan;
 mod report;
 mod routes;
 mod selector;
@@ -28,6 +29,7 @@ use exchange::Exchange;
 use input::{Input, Target};
 use links::{LinkChange, Links};
 use output::{Event, Output};
+use plan::Planner;
 use routes::Routes;
 
 use crate::{
@@ -37,7 +39,8 @@ use crate::{
     entropy::Entropy,
     gossip::{ChannelId, hello::Hello, message::ControlMessage, origin::Incarnation},
     id::{ConnId, NetworkName, Nickname, PeerName, Uid},
-    link::{direct::Change, handshake::LinkConfig},
+    fastdp::Ability,
+    link::{direct::Change, fast::FastConfig, handshake::LinkConfig},
     secret::NetworkSecret,
     switch::{self, forwarding::Route, table::Table},
     time::Time,
@@ -88,6 +91,7 @@ pub struct Node {
     maker: Maker,
     exchange: Exchange,
     table: Table,
+    planner: Planner,
     routes: Routes,
     advert: Advert,
     outputs: VecDeque<Output>,
@@ -117,14 +121,22 @@ impl Node {
         };
         let link =
             LinkConfig { identity: config.identity.clone(), secret: config.secret.clone(), cipher: config.cipher };
+        let fast = FastConfig {
+            own: name,
+            ability: Ability::Off(String::new()),
+            secret: !config.secret.is_open(),
+            trusted_subnets: config.trusted_subnets.clone(),
+            addresses: Vec::new(),
+        };
         let mut maker = Maker::new(MakerConfig { name, discovery: config.discovery, conn_limit: config.conn_limit });
         maker.add_targets(config.targets.iter().cloned(), Time::ZERO);
         Self {
             connections: Connections::new(control, entropy.clone()),
-            links: Links::new(link, incarnation.0, entropy.clone()),
+            links: Links::new(link, fast, incarnation.0, entropy.clone()),
             maker,
             exchange: Exchange::new(name, incarnation, entropy.clone()),
             table: Table::new(name),
+            planner: Planner::default(),
             routes: Routes::default(),
             advert: Advert::default(),
             outputs: VecDeque::new(),
@@ -136,6 +148,11 @@ impl Node {
             entropy,
             config,
         }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> PeerName {
+        self.name
     }
 
     /// Takes one input.
@@ -164,7 +181,11 @@ impl Node {
             }
             Input::SessionWanted { peer } => self.links.want(peer, now),
             Input::SessionWorn { index } => self.links.worn(index, now),
+            Input::FastDatapath { ability, mtu } => self.links.set_ability(ability, mtu, now),
+            Input::EspInstalled { peer, spi, error } => self.links.esp_installed(peer, spi, error.as_deref(), now),
+            Input::EspEnded { spi, lost } => self.links.esp_ended(spi, lost, now),
             Input::LocalAddresses(addresses) => {
+                self.links.set_addresses(addresses.clone(), now);
                 if self.advert.set_local(addresses, now) {
                     self.maker.network_changed(now);
                 }
@@ -193,6 +214,7 @@ impl Node {
             self.maker.deadline(),
             self.exchange.deadline(),
             self.table.deadline(),
+            self.planner.deadline(),
             self.routes.deadline(),
             Some(self.advert.deadline()),
             publish,
@@ -295,6 +317,9 @@ impl Node {
             }
             self.advert.at_once(now);
         }
+        if let Some(peer) = ended.peer.filter(|_| ended.was_up) {
+            self.links.hold(peer, now);
+        }
         let event = Event::ConnectionEnded { peer: ended.peer, remote: ended.remote, reason: ended.end.reason };
         self.outputs.push_back(Output::Event(event));
     }
@@ -307,6 +332,7 @@ impl Node {
                 LinkChange::Rekeyed => self.outputs.push_back(Output::Event(Event::Rekeyed { peer })),
                 LinkChange::Direct(Change::Up(_)) | LinkChange::Size => self.advert.soon(now),
                 LinkChange::Direct(Change::Down) => self.advert.at_once(now),
+                LinkChange::Method => self.method_changed(peer),
                 LinkChange::Direct(Change::Moved(address)) => {
                     let reason = format!("the peer moved to {address}");
                     let route = Some(Route::Direct(address));
@@ -351,7 +377,7 @@ impl Node {
         let links = &self.links;
         let own_broke = |peer| {
             let direct = links.link(peer).and_then(|link| link.direct.as_ref());
-            direct.is_none_or(|direct| direct.address().is_none()).then(|| "no answer over UDP for 3 s".to_owned())
+            direct.is_none_or(|direct| direct.address().is_none()).then(|| "no answer over UDP".to_owned())
         };
         let Some(outcome) = self.routes.update(self.name, self.exchange.topology(), own_broke, now) else {
             return false;
@@ -376,6 +402,13 @@ impl Node {
         self.outputs.push_back(Output::Event(Event::PathChanged { peer, route, reason }));
     }
 
+    fn method_changed(&mut self, peer: PeerName) {
+        if let Some(link) = self.links.link(peer) {
+            let (fastdp, reason) = (link.fast.carries(), link.fast.reason().to_owned());
+            self.outputs.push_back(Output::Event(Event::MethodChanged { peer, fastdp, reason }));
+        }
+    }
+
     /// The way to a peer as the data plane goes it.
     fn route(&self, peer: PeerName) -> Option<Route> {
         match self.routes.relays(peer)? {
@@ -398,7 +431,7 @@ impl Node {
             let changes = self.table.remote(peer, mac, None, now);
             self.share(changes);
         }
-        if self.links.forget(peer) {
+        if self.links.forget(peer, now) {
             self.outputs.push_back(Output::Event(Event::PeerGone { peer }));
         }
     }
@@ -428,6 +461,12 @@ impl Node {
     }
 
     fn publish(&mut self, now: Time) {
+        if self.links.take_replanned() || (self.unpublished && self.links.has_plans()) {
+            self.planner.invalidate();
+        }
+        if let Some(plan) = self.planner.update(&self.links, &self.table, now) {
+            self.outputs.push_back(Output::Plan(plan));
+        }
         if self.unpublished && (now >= self.published_at + PUBLISH_INTERVAL || self.published_at == Time::ZERO) {
             self.unpublished = false;
             self.published_at = now;

@@ -5,6 +5,7 @@
 //! between two hosts stays cut; UDP loses, delays and reorders.
 
 mod host;
+mod kernel;
 mod network;
 
 use std::{
@@ -20,10 +21,11 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use crate::{
     api::Report,
     entropy::Entropy,
-    id::ConnId,
+    fastdp::SaSet,
+    id::{ConnId, Mac, PeerName},
     node::{
         Node, NodeConfig,
-        input::{Input, Target},
+        input::{Input, Origin, Target},
         output::{Event, Output},
     },
     switch::forwarding::Route,
@@ -33,6 +35,9 @@ use crate::{
 /// How long TCP takes to give up on a cut network, and dialling on a silent one.
 const TCP_GIVES_UP: Duration = Duration::from_secs(10);
 const DIAL_GIVES_UP: Duration = Duration::from_secs(5);
+
+/// How long a kernel takes to do what is planned.
+const KERNEL_DELAY: Duration = Duration::from_millis(1);
 
 /// A host in the simulation, by number.
 pub type HostId = usize;
@@ -46,8 +51,17 @@ enum Happening {
     Datagram { from: SocketAddr, bytes: Vec<u8> },
     /// Something happens on TCP.
     Tcp(Input),
+    /// A packet arrives by the fast datapath: from the host, sealed so.
+    Fast { from: HostId, seal: Option<SaSet>, content: FastContent },
     /// A dial arrives from another host's connection.
     Dialled { by: HostId, conn: ConnId },
+}
+
+/// What a packet of the fast datapath carries.
+#[derive(Debug)]
+enum FastContent {
+    Heartbeat(Vec<u8>),
+    Frame(Vec<u8>),
 }
 
 /// The whole of it.
@@ -110,8 +124,21 @@ impl Simulation {
         }
         let entropy = Entropy::seeded(self.rng.random());
         let rate = self.hosts[id].rate;
+        let mut kernel = std::mem::take(&mut self.hosts[id].kernel);
+        kernel.router_restarted();
         self.hosts[id] = Host::new(Node::new(config, entropy), Self::address(id), rate, self.now);
+        self.hosts[id].kernel = kernel;
         self.schedule(Duration::ZERO, id, Happening::Tcp(Input::LocalAddresses(vec![Self::address(id)])));
+    }
+
+    /// Kills the router of host `id`; its kernel goes on. [`Self::restart`] starts another.
+    pub fn kill(&mut self, id: HostId) {
+        let conns: Vec<_> = std::mem::take(&mut self.hosts[id].conns).into_values().collect();
+        for (other, conn) in conns {
+            self.hosts[other].conns.remove(&conn);
+            self.schedule(Duration::ZERO, other, Happening::Tcp(closed(conn, "connection reset by peer")));
+        }
+        self.hosts[id].is_dead = true;
     }
 
     /// Tells host `id` something.
@@ -121,9 +148,18 @@ impl Simulation {
 
     /// A station on host `id`'s bridge sends a frame.
     pub fn send_frame(&mut self, id: HostId, frame: &[u8]) {
+        let to = frame.first_chunk().and_then(|mac| self.hosts[id].kernel.carries(Mac(*mac)));
+        if let Some(peer) = to {
+            return self.fast_out(id, peer, FastContent::Frame(frame.to_vec()));
+        }
         let mut outbox = Outbox::default();
         self.hosts[id].frame_in(frame, &mut outbox);
         self.apply(id, outbox);
+    }
+
+    /// How many peers the kernel of host `id` has something for.
+    pub fn planned(&self, id: HostId) -> usize {
+        self.hosts[id].kernel.peers()
     }
 
     /// Takes the frames that came out of host `id`'s TAP since last asked.
@@ -177,6 +213,7 @@ impl Simulation {
                 self.handle(id, Input::Timeout);
             }
             Happening::Datagram { from, bytes } => self.datagram_in(id, from, bytes),
+            Happening::Fast { from, seal, content } => self.fast_in(id, from, seal.as_ref(), content),
             Happening::Tcp(input) => {
                 let conns = &mut self.hosts[id].conns;
                 if let Input::Closed { conn, .. } = &input {
@@ -193,6 +230,9 @@ impl Simulation {
     }
 
     fn handle(&mut self, id: HostId, input: Input) {
+        if self.hosts[id].is_dead {
+            return;
+        }
         let now = self.hosts[id].local(self.now);
         self.hosts[id].node.handle(input, now);
         while let Some(output) = self.hosts[id].node.poll_output() {
@@ -221,7 +261,39 @@ impl Simulation {
                 }
             },
             Output::Forwarding(forwarding) => self.hosts[id].forwarding = forwarding,
+            Output::Plan(plan) => {
+                for (peer, spi) in self.hosts[id].kernel.apply(&plan) {
+                    let installed = Input::EspInstalled { peer, spi, error: None };
+                    self.schedule(KERNEL_DELAY, id, Happening::Tcp(installed));
+                }
+            }
+            Output::Heartbeat { to, bytes } => {
+                self.hosts[id].count_sent(bytes.len());
+                self.fast_out(id, to, FastContent::Heartbeat(bytes));
+            }
             Output::Event(event) => self.hosts[id].remember(event),
+        }
+    }
+
+    fn fast_out(&mut self, id: HostId, to: PeerName, content: FastContent) {
+        let Some(seal) = self.hosts[id].kernel.seal(to) else { return };
+        let Some(other) = self.hosts.iter().position(|host| host.name == to) else { return };
+        let (len, is_heartbeat) = match &content {
+            FastContent::Heartbeat(bytes) => (bytes.len(), true),
+            FastContent::Frame(bytes) => (bytes.len(), false),
+        };
+        if let Some(delay) = self.network.fast(id, other, len, is_heartbeat, &mut self.rng) {
+            self.schedule(delay, other, Happening::Fast { from: id, seal, content });
+        }
+    }
+
+    fn fast_in(&mut self, id: HostId, from: HostId, seal: Option<&SaSet>, content: FastContent) {
+        if !self.hosts[id].kernel.opens(self.hosts[from].name, seal) {
+            return;
+        }
+        match content {
+            FastContent::Heartbeat(bytes) => self.handle(id, Input::Datagram { origin: Origin::Fast, bytes }),
+            FastContent::Frame(bytes) => self.hosts[id].delivered.push(bytes),
         }
     }
 
@@ -237,6 +309,9 @@ impl Simulation {
     }
 
     fn datagram_in(&mut self, id: HostId, from: SocketAddr, bytes: Vec<u8>) {
+        if self.hosts[id].is_dead {
+            return;
+        }
         let mut outbox = Outbox::default();
         self.hosts[id].datagram_in(from, bytes, &mut outbox);
         self.apply(id, outbox);

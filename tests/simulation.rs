@@ -4,6 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "simulation/fast.rs"]
+mod fast;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,

@@ -122,13 +122,20 @@ pub fn summary(report: &Report) -> Table {
         ("Peers", peers_counted(&report.peers)),
         ("Endpoints", Cell::plain(report.endpoints.len())),
         ("TrustedSubnets", Cell::plain(if subnets.is_empty() { "none" } else { &subnets })),
-        ("FastDatapath", Cell::plain(&router.fastdp)),
+        ("FastDatapath", Cell::plain(fast_datapath(router))),
         ("Uptime", Cell::plain(span(router.uptime_s))),
     ];
     let label =
         |name: &str| if name.is_empty() { Cell::plain("") } else { Cell::toned(Tone::Label, format_args!("{name}:")) };
     let rows = lines.into_iter().map(|(name, value)| vec![label(name), value]).collect();
     Table { columns: vec![Align::Right, Align::Left], indent: 1, gap: 1, rows }
+}
+
+fn fast_datapath(router: &crate::api::Summary) -> String {
+    match router.fastdp_info.as_str() {
+        "" => router.fastdp.clone(),
+        info => format!("{} ({info})", router.fastdp),
+    }
 }
 
 /// `weft status connections`.

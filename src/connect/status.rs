@@ -76,6 +76,7 @@ fn line(address: String, name: Option<PeerName>, tries: &Tries) -> Connection {
         nickname: None,
         mtu: None,
         rtt_us: None,
+        lanes: None,
         info: tries.error.clone(),
     }
 }

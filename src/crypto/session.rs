@@ -90,6 +90,11 @@ impl Session {
         self.local
     }
 
+    /// The index by which packets of this session reach the other side.
+    pub fn remote_index(&self) -> u32 {
+        self.remote
+    }
+
     /// The AEAD in use.
     pub fn cipher(&self) -> Cipher {
         self.cipher

@@ -14,6 +14,10 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use super::{estimate::Estimate, message::SMALL_LEN, mtu::MtuSearch};
 use crate::{entropy::Entropy, time::Time};
 
+/// Between the probes of a burst, and what of it, unanswered, ends a path that was suspected.
+const BURST_INTERVAL: Duration = Duration::from_millis(40);
+const BURST: u32 = 12;
+const BURST_SPAN: Duration = Duration::from_millis(600);
 /// Silence after which a path is down.
 pub const DOWN_AFTER: Duration = Duration::from_secs(3);
 /// Between probes of a path in use or on trial.
@@ -74,6 +78,8 @@ struct Active {
     probe_at: Time,
     /// When the peer last probed us from there.
     heard_at: Time,
+    /// Probes come in a burst since then; so many were sent.
+    burst: Option<(Time, u32)>,
 }
 
 #[derive(Clone, Debug)]
@@ -104,6 +110,19 @@ impl Direct {
     /// The address that frames may go to.
     pub fn address(&self) -> Option<SocketAddr> {
         self.active.as_ref().filter(|active| active.up).map(|active| active.address)
+    }
+
+    /// When the path in use last answered.
+    pub fn answered_at(&self) -> Option<Time> {
+        self.active.as_ref().filter(|active| active.up).map(|active| active.answered_at)
+    }
+
+    /// Another method to the same peer is in trouble: find out at once whether this one lives.
+    pub fn suspect(&mut self, now: Time) {
+        if let Some(active) = self.active.as_mut().filter(|active| active.up && active.burst.is_none()) {
+            active.burst = Some((now, 0));
+            active.probe_at = now;
+        }
     }
 
     /// Smoothed round-trip time.
@@ -163,6 +182,7 @@ impl Direct {
         let was_up = self.was_up;
         let active = self.active.as_mut()?;
         active.answered_at = now;
+        active.burst = None;
         active.mtu.answered(sent.size, now);
         if !sent.for_mtu {
             active.echoes = active.echoes.saturating_add(1);
@@ -189,7 +209,8 @@ impl Direct {
             active.estimate.lost();
             active.echoes = 0;
         }
-        if now.since(active.answered_at) >= DOWN_AFTER {
+        let is_burst_lost = |(since, sent)| sent >= BURST && now.since(since) >= BURST_SPAN;
+        if now.since(active.answered_at) >= DOWN_AFTER || active.burst.is_some_and(is_burst_lost) {
             let was_up = active.up;
             self.give_up(now);
             return was_up.then_some(Change::Down);
@@ -278,6 +299,7 @@ impl Active {
             answered_at: now,
             probe_at: now + PROBE_INTERVAL,
             heard_at: now,
+            burst: None,
         }
     }
 
@@ -292,7 +314,14 @@ impl Active {
 
     fn poll(&mut self, now: Time) -> Option<(SocketAddr, usize, bool)> {
         if self.probe_at <= now {
-            self.probe_at = now + PROBE_INTERVAL;
+            let interval = match &mut self.burst {
+                None => PROBE_INTERVAL,
+                Some((_, sent)) => {
+                    *sent += 1;
+                    BURST_INTERVAL
+                }
+            };
+            self.probe_at = now + interval;
             return Some((self.address, SMALL_LEN, false));
         }
         let size = self.mtu.poll(now, self.estimate.patience(MTU_PATIENCE))?;
@@ -361,6 +390,20 @@ mod tests {
         bench.answering = vec![home];
         assert_eq!(bench.run(Duration::from_millis(900)), [], "one echo is not enough to come back");
         assert_eq!(bench.run(Duration::from_secs(3)), [Change::Up(home)]);
+    }
+
+    #[test]
+    fn a_suspected_path_that_is_dead_is_left_within_a_second_and_one_that_lives_stays() {
+        let mut bench = Bench::new();
+        bench.answering = vec![HOME.parse().unwrap()];
+        bench.run(Duration::from_secs(2));
+        bench.direct.suspect(bench.now);
+        let suspected = bench.now;
+        assert_eq!(bench.run(Duration::from_secs(1)), []);
+        assert!(bench.direct.answered_at().unwrap() > suspected);
+        bench.answering.clear();
+        bench.direct.suspect(bench.now);
+        assert_eq!(bench.run(Duration::from_millis(700)), [Change::Down]);
     }
 
     #[test]

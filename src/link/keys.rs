@@ -11,12 +11,13 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     cookie::Cookie,
+    esp::Source,
     handshake::{self, Established, HandshakeError, Initiation, LinkConfig, Stamp},
 };
 use crate::{
     crypto::{
         identity::PublicKey,
-        session::{Session, SessionContext, SessionError},
+        session::{Key, Session, SessionContext, SessionError},
     },
     entropy::Entropy,
     time::Time,
@@ -40,6 +41,8 @@ struct Held {
     data: Arc<Session>,
     control: Arc<Session>,
     context: SessionContext,
+    /// Where keys for the fast datapath come from.
+    exporter: Key,
     since: Time,
     initiated: bool,
     /// Whether the peer has used it: then it holds the keys too.
@@ -89,6 +92,16 @@ impl Keys {
         self.current.as_ref().map(|held| &held.data)
     }
 
+    /// The session in use as a source of other keys.
+    pub fn source(&self) -> Option<Source<'_>> {
+        self.current.as_ref().map(Held::source)
+    }
+
+    /// The session that the peer knows by this index of its own, as a source of other keys.
+    pub fn source_of(&self, remote: u32) -> Option<Source<'_>> {
+        self.held().map(Held::source).find(|source| source.remote == remote)
+    }
+
     /// All sessions that packets of frames may arrive on.
     pub fn receiving(&self) -> impl Iterator<Item = &Arc<Session>> {
         self.held().map(|held| &held.data)
@@ -107,6 +120,11 @@ impl Keys {
     /// The session with this index has sealed all it should.
     pub fn worn(&mut self, index: u32) {
         self.worn |= self.current.as_ref().is_some_and(|held| held.data.local_index() == index);
+    }
+
+    /// Keys that came of the current session are worn or lost: make new ones.
+    pub fn wear(&mut self) {
+        self.worn |= self.current.is_some();
     }
 
     /// When an initiation is due; None while the current session is young.
@@ -227,6 +245,11 @@ pub struct Opened<'a> {
 }
 
 impl Held {
+    fn source(&self) -> Source<'_> {
+        let (local, remote) = (self.data.local_index(), self.data.remote_index());
+        Source { local, remote, exporter: &self.exporter }
+    }
+
     fn new(established: Established, local: u32, since: Time, initiated: bool) -> Self {
         let sessions = established.keys.into_sessions(local, established.remote_index);
         let context = SessionContext::new(&sessions.control);
@@ -234,6 +257,7 @@ impl Held {
             data: Arc::new(sessions.data),
             control: Arc::new(sessions.control),
             context,
+            exporter: sessions.exporter,
             since,
             initiated,
             heard: false,

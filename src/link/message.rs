@@ -3,17 +3,34 @@
 //! ```text
 //! Probe | 1 | token u64 LE | zeros, as many as the probe is to be large                 |
 //! Echo  | 2 | token u64 LE |                                                            |
+//! Hello | 3 | flags u8 | lanes u8 | address of the receiver as the sender sees it, 16   |
+//! Offer | 4 | session u32 LE | SPI u32 LE | lanes u8                                    |
+//! Taken | 5 | SPI u32 LE                                                                |
 //! ```
-//! An echo goes back to the address that the probe came from: an answered probe proves both directions of that path, its
-//! round-trip time needs no common clock, and an unguessable token makes it a challenge for roaming.
+//! An echo goes back to the address that the probe came from, or by the fast datapath if the probe came by that: an answered
+//! probe proves both directions of that path, its round-trip time needs no common clock, and an unguessable token makes
+//! it a challenge for roaming.
+//!
+//! Hello, Offer and Taken are of the fast datapath ([`super::fast`], [`super::esp`]). What a newer peer adds behind them is
+//! not looked at; IPv4 addresses are written mapped (RFC 4291 §2.5.5.2).
+
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::wire::sleeve::{HEADER_LEN, PACKET_OVERHEAD, TAG_LEN};
 
 const PROBE: u8 = 1;
 const ECHO: u8 = 2;
-const MESSAGE_LEN: usize = 9;
+const HELLO: u8 = 3;
+const OFFER: u8 = 4;
+const TAKEN: u8 = 5;
 /// UDP payload of the smallest probe and of every echo.
-pub const SMALL_LEN: usize = PACKET_OVERHEAD + MESSAGE_LEN;
+pub const SMALL_LEN: usize = PACKET_OVERHEAD + 9;
+
+const READY: u8 = 1;
+const ESP: u8 = 2;
+const TRUSTS: u8 = 4;
+const HEARS: u8 = 8;
+const HEARS_FULL: u8 = 16;
 
 /// A link's control message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,31 +45,123 @@ pub enum Message {
         /// That of the probe.
         token: u64,
     },
+    /// What the sender can do by the fast datapath with the receiver.
+    Hello(Hello),
+    /// The sender has put receiving security associations in place: seal with these.
+    Offer {
+        /// The session whose keys they come from, by the sender's index.
+        session: u32,
+        /// SPI of the first.
+        spi: u32,
+        /// How many.
+        lanes: u8,
+    },
+    /// The sender seals with the receiver's security associations.
+    Taken {
+        /// SPI of the first.
+        spi: u32,
+    },
+}
+
+/// What one side can do by the fast datapath with the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hello {
+    /// Its fast datapath works.
+    pub ready: bool,
+    /// Its kernel seals by ESP.
+    pub esp: bool,
+    /// The receiver's address is within its trusted subnets.
+    pub trusts: bool,
+    /// Heartbeats of the receiver arrive there.
+    pub hears: bool,
+    /// Heartbeats of full size arrive there.
+    pub hears_full: bool,
+    /// Lanes that it sends on at most.
+    pub lanes: u8,
+    /// The receiver's address as it sees it: where its VXLAN packets go.
+    pub to: IpAddr,
+}
+
+impl Hello {
+    fn flags(self) -> u8 {
+        let flags = [
+            (self.ready, READY),
+            (self.esp, ESP),
+            (self.trusts, TRUSTS),
+            (self.hears, HEARS),
+            (self.hears_full, HEARS_FULL),
+        ];
+        flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum()
+    }
+
+    fn parse(body: &[u8]) -> Option<Self> {
+        let (&[flags, lanes], rest) = body.split_first_chunk()?;
+        let (address, _) = rest.split_first_chunk::<16>()?;
+        let is_set = |flag| flags & flag != 0;
+        Some(Self {
+            ready: is_set(READY),
+            esp: is_set(ESP),
+            trusts: is_set(TRUSTS),
+            hears: is_set(HEARS),
+            hears_full: is_set(HEARS_FULL),
+            lanes,
+            to: Ipv6Addr::from(*address).to_canonical(),
+        })
+    }
 }
 
 impl Message {
     /// Reads an opened Control packet's body; None if it is no message we know (a newer peer's may be).
     pub fn parse(body: &[u8]) -> Option<Self> {
         let (&kind, rest) = body.split_first()?;
-        let (token, rest) = rest.split_first_chunk()?;
-        let token = u64::from_le_bytes(*token);
+        let token = || rest.split_first_chunk().map(|(token, rest)| (u64::from_le_bytes(*token), rest));
         match kind {
-            PROBE => Some(Self::Probe { token }),
-            ECHO if rest.is_empty() => Some(Self::Echo { token }),
+            PROBE => token().map(|(token, _)| Self::Probe { token }),
+            ECHO => token().filter(|(_, rest)| rest.is_empty()).map(|(token, _)| Self::Echo { token }),
+            HELLO => Hello::parse(rest).map(Self::Hello),
+            OFFER => {
+                let (session, rest) = rest.split_first_chunk()?;
+                let (spi, rest) = rest.split_first_chunk()?;
+                let (&lanes, _) = rest.split_first()?;
+                Some(Self::Offer { session: u32::from_le_bytes(*session), spi: u32::from_le_bytes(*spi), lanes })
+            }
+            TAKEN => rest.split_first_chunk().map(|(spi, _)| Self::Taken { spi: u32::from_le_bytes(*spi) }),
             _ => None,
         }
     }
 
     /// A packet with room for header and tag, ready to be sealed, of at least `len` bytes.
     pub fn packet(self, len: usize) -> Vec<u8> {
-        let (kind, token) = match self {
-            Self::Probe { token } => (PROBE, token),
-            Self::Echo { token } => (ECHO, token),
-        };
         let mut packet = vec![0; HEADER_LEN];
-        packet.push(kind);
-        packet.extend(token.to_le_bytes());
-        packet.resize(len.max(SMALL_LEN) - TAG_LEN, 0);
+        match self {
+            Self::Probe { token } => {
+                packet.push(PROBE);
+                packet.extend(token.to_le_bytes());
+                packet.resize(packet.len().max(len.saturating_sub(TAG_LEN)), 0);
+            }
+            Self::Echo { token } => {
+                packet.push(ECHO);
+                packet.extend(token.to_le_bytes());
+            }
+            Self::Hello(hello) => {
+                packet.extend([HELLO, hello.flags(), hello.lanes]);
+                let address = match hello.to {
+                    IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+                    IpAddr::V6(v6) => v6,
+                };
+                packet.extend(address.octets());
+            }
+            Self::Offer { session, spi, lanes } => {
+                packet.push(OFFER);
+                packet.extend(session.to_le_bytes());
+                packet.extend(spi.to_le_bytes());
+                packet.push(lanes);
+            }
+            Self::Taken { spi } => {
+                packet.push(TAKEN);
+                packet.extend(spi.to_le_bytes());
+            }
+        }
         packet.resize(packet.len() + TAG_LEN, 0);
         packet
     }
@@ -62,22 +171,46 @@ impl Message {
 mod tests {
     use super::*;
 
+    fn read(packet: &[u8]) -> Option<Message> {
+        Message::parse(&packet[HEADER_LEN..packet.len() - TAG_LEN])
+    }
+
+    fn hello(to: &str) -> Hello {
+        let to = to.parse().unwrap();
+        Hello { ready: true, esp: false, trusts: true, hears: true, hears_full: false, lanes: 4, to }
+    }
+
     #[test]
     fn messages_parse_as_written_and_probes_may_be_padded() {
-        for (message, len) in [(Message::Probe { token: 7 }, 1400), (Message::Echo { token: u64::MAX }, 0)] {
-            let packet = message.packet(len);
-            assert_eq!(packet.len(), len.max(SMALL_LEN));
-            assert_eq!(Message::parse(&packet[HEADER_LEN..packet.len() - TAG_LEN]), Some(message));
+        let probe = Message::Probe { token: 7 };
+        assert_eq!(probe.packet(1400).len(), 1400);
+        assert_eq!(read(&probe.packet(1400)), Some(probe));
+        assert_eq!(Message::Echo { token: u64::MAX }.packet(0).len(), SMALL_LEN);
+        for message in [
+            probe,
+            Message::Echo { token: u64::MAX },
+            Message::Hello(hello("10.0.0.1")),
+            Message::Hello(hello("fd00::1")),
+            Message::Offer { session: 1, spi: 0x1234_5678, lanes: 2 },
+            Message::Taken { spi: u32::MAX },
+        ] {
+            assert_eq!(read(&message.packet(0)), Some(message));
         }
         assert_eq!(Message::parse(&[1, 2]), None);
+    }
+
+    #[test]
+    fn a_hello_is_these_bytes() {
+        let packet = Message::Hello(hello("10.0.0.1")).packet(0);
+        let body = &packet[HEADER_LEN..packet.len() - TAG_LEN];
+        assert_eq!(body, [3, 13, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1]);
     }
 
     #[test]
     fn any_bytes_are_read_without_panic() {
         bolero::check!().for_each(|bytes: &[u8]| {
             if let Some(message) = Message::parse(bytes) {
-                let packet = message.packet(0);
-                assert_eq!(Message::parse(&packet[HEADER_LEN..packet.len() - TAG_LEN]), Some(message));
+                assert_eq!(read(&message.packet(0)), Some(message));
             }
         });
     }

@@ -9,7 +9,10 @@ use std::{
 use serde::{Deserialize, Serialize, de};
 use thiserror::Error;
 
-use crate::id::{ConnId, Mac, PeerName};
+use crate::{
+    fastdp::Ability,
+    id::{ConnId, Mac, PeerName},
+};
 
 /// Longest target text in bytes: a DNS name and a port.
 const TARGET_MAX: usize = 262;
@@ -85,6 +88,29 @@ pub enum Input {
         /// Our index of it.
         index: u32,
     },
+    /// What the host can do of the fast datapath, and the largest IP packet of a container: its MTU in bytes.
+    FastDatapath {
+        /// What it can do.
+        ability: Ability,
+        /// The containers' MTU.
+        mtu: u16,
+    },
+    /// The kernel receives with a planned set of security associations, or says why it does not.
+    EspInstalled {
+        /// The peer.
+        peer: PeerName,
+        /// SPI of lane 0.
+        spi: u32,
+        /// Why not, in words.
+        error: Option<String>,
+    },
+    /// A set of security associations that we seal with has sealed all it should, or is gone from the kernel.
+    EspEnded {
+        /// SPI of lane 0.
+        spi: u32,
+        /// It is gone: nothing is sealed with it any more.
+        lost: bool,
+    },
     /// The host's own addresses, now: told to peers as places to find us.
     LocalAddresses(Vec<IpAddr>),
     /// Connect to these targets as well, or instead of all earlier ones.
@@ -103,13 +129,15 @@ pub enum Input {
     Leave,
 }
 
-/// How a sleeve packet reached us.
+/// How a packet of a link reached us.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Origin {
     /// By UDP, from this address.
     Direct(SocketAddr),
     /// In a relay record; sealed by this peer if it is authentic at all.
     Relayed(PeerName),
+    /// As a heartbeat, through the fast datapath.
+    Fast,
 }
 
 /// A place to find a peer, as a person writes it: `host`, `host:port`, `address`, `[v6]:port`.

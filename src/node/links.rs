@@ -3,6 +3,8 @@
 //! A link exists for every known peer and costs nothing until somebody wants to send there. A direct path is looked for
 //! only where [`Links::allow_direct`] said so; all else goes by the relays that [`Links::set_relays`] names.
 
+mod fast;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
@@ -14,10 +16,13 @@ use crate::{
     crypto::identity::PublicKey,
     drops::{Drop, DropCounts},
     entropy::Entropy,
+    fastdp::PlannedPeer,
     id::{PeerName, Uid},
     link::{
         cookie::CookieJar,
         direct::{Change, Direct},
+        esp::Offer,
+        fast::{Fast, FastConfig},
         handshake::{self, LinkConfig, Stamp},
         keys::{Initiator, Keys},
         message::{Message, SMALL_LEN},
@@ -46,6 +51,8 @@ pub(super) enum LinkChange {
     Direct(Change),
     /// The size that the direct path carries.
     Size,
+    /// Whether the fast datapath carries.
+    Method,
 }
 
 /// One link.
@@ -55,6 +62,9 @@ pub(super) struct Link {
     uid: Uid,
     pub(super) keys: Keys,
     pub(super) direct: Option<Direct>,
+    pub(super) fast: Fast,
+    /// What was planned of the fast datapath when last looked.
+    planned: Option<PlannedPeer>,
     pub(super) rekeys: u64,
     wanted: bool,
     stamp: Option<Stamp>,
@@ -70,6 +80,12 @@ pub(super) struct Link {
 #[derive(Debug)]
 pub(super) struct Links {
     config: LinkConfig,
+    pub(super) fast: FastConfig,
+    /// The containers' MTU: the size of a full heartbeat.
+    pub(super) mtu: u16,
+    /// The fast datapath of peers that are gone, whose kernels may go on.
+    kept: BTreeMap<PeerName, Fast>,
+    replanned: bool,
     entropy: Entropy,
     /// Wall-clock start and a count: greater at each initiation, and after a restart.
     stamp: Stamp,
@@ -85,9 +101,13 @@ pub(super) struct Links {
 
 impl Links {
     /// No links yet; `incarnation` is greater than in any earlier run of this peer, as far as its clock can tell.
-    pub(super) fn new(config: LinkConfig, incarnation: u64, entropy: Entropy) -> Self {
+    pub(super) fn new(config: LinkConfig, fast: FastConfig, incarnation: u64, entropy: Entropy) -> Self {
         Self {
             config,
+            fast,
+            mtu: 0,
+            kept: BTreeMap::new(),
+            replanned: false,
             cookies: CookieJar::new(&entropy, Time::ZERO),
             entropy,
             stamp: Stamp { incarnation, sequence: 0 },
@@ -128,24 +148,38 @@ impl Links {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.agenda.first().map(|(due, _)| *due)
+        let kept = self.kept.values().filter_map(Fast::hold_until);
+        self.agenda.first().map(|(due, _)| *due).into_iter().chain(kept).min()
     }
 
     /// A peer is known, in this run of it; an earlier run's sessions are void.
     pub(super) fn learn(&mut self, peer: PeerName, public: PublicKey, uid: Uid, now: Time) {
-        let link = self.links.entry(peer).or_insert_with(|| Link::new(public, uid));
+        let kept = &mut self.kept;
+        let link = self.links.entry(peer).or_insert_with(|| {
+            let mut fast = kept.remove(&peer).unwrap_or_else(|| Fast::new(peer, now));
+            fast.peer_restarted(now);
+            Link::new(public, uid, fast)
+        });
         if link.uid != uid {
             link.uid = uid;
             link.stamp = None;
             link.keys.clear();
+            link.fast.peer_restarted(now);
             self.changes.push_back((peer, LinkChange::Keys));
         }
         self.touch(peer, now);
     }
 
     /// A peer is gone; whether there was a link with it.
-    pub(super) fn forget(&mut self, peer: PeerName) -> bool {
-        let Some(link) = self.links.remove(&peer) else { return false };
+    pub(super) fn forget(&mut self, peer: PeerName, now: Time) -> bool {
+        let Some(mut link) = self.links.remove(&peer) else { return false };
+        self.replanned |= link.planned.is_some();
+        if !link.fast.is_held(now) {
+            link.fast.hold(now);
+        }
+        if link.fast.is_held(now) {
+            self.kept.insert(peer, link.fast);
+        }
         for index in link.indices {
             self.by_index.remove(&index);
         }
@@ -222,6 +256,7 @@ impl Links {
 
     /// Sends what is due.
     pub(super) fn handle_timeout(&mut self, now: Time) {
+        self.expire_kept(now);
         let due: Vec<PeerName> = self.agenda.iter().take_while(|(due, _)| *due <= now).map(|(_, peer)| *peer).collect();
         for peer in due {
             self.service(peer, now);
@@ -259,7 +294,7 @@ impl Links {
             Origin::Relayed(source) if source == peer => {
                 Route::Relayed(link.relays.clone().filter(|relays| !relays.is_empty()).ok_or(Drop::NoRoute)?)
             }
-            Origin::Relayed(_) => return Err(Drop::BadHandshake),
+            Origin::Relayed(_) | Origin::Fast => return Err(Drop::BadHandshake),
         };
         link.stamp = accepted;
         link.wanted = true;
@@ -295,6 +330,7 @@ impl Links {
 
     fn control(&mut self, origin: Origin, packet: &mut [u8], now: Time) -> Result<(), Drop> {
         let header = Header::parse(packet).ok_or(Drop::NotSleeve)?;
+        let len = packet.len();
         let &peer = self.by_index.get(&header.receiver).ok_or(Drop::UnknownSession)?;
         if matches!(origin, Origin::Relayed(source) if source != peer) {
             return Err(Drop::NotAuthentic);
@@ -308,8 +344,10 @@ impl Links {
         }
         match (message.ok_or(Drop::BadControl)?, origin) {
             (Message::Probe { token }, _) => {
-                if let (Origin::Direct(from), Some(direct)) = (origin, &mut link.direct) {
-                    direct.heard_from(from, now);
+                match (origin, &mut link.direct) {
+                    (Origin::Direct(from), Some(direct)) => direct.heard_from(from, now),
+                    (Origin::Fast, _) => link.fast.heard(len > SMALL_LEN, now),
+                    (Origin::Direct(_), None) | (Origin::Relayed(_), _) => {}
                 }
                 self.send(peer, origin, Message::Echo { token }, SMALL_LEN);
             }
@@ -319,6 +357,13 @@ impl Links {
             }
             // It has confirmed a session by coming; there is nothing to measure.
             (Message::Echo { .. }, Origin::Relayed(_)) => {}
+            (Message::Echo { token }, Origin::Fast) => link.fast.echoed(token, now),
+            (Message::Hello(_) | Message::Offer { .. } | Message::Taken { .. }, Origin::Fast) => {
+                return Err(Drop::BadControl);
+            }
+            (Message::Hello(hello), _) => self.hello(peer, hello, now),
+            (Message::Offer { session, spi, lanes }, _) => self.offer(peer, Offer { session, spi, lanes }, now),
+            (Message::Taken { spi }, _) => link.fast.taken(spi, now),
         }
         self.service(peer, now);
         self.touch(peer, now);
@@ -339,6 +384,7 @@ impl Links {
         if link.may_initiate() && link.keys.initiation_due().is_some_and(|due| due <= now) {
             self.initiate(peer, now);
         }
+        self.service_fast(peer, now);
         let Some(link) = self.links.get_mut(&peer).filter(|link| link.keys.is_established()) else { return };
         let mut probes = Vec::new();
         if let Some(direct) = &mut link.direct {
@@ -378,6 +424,7 @@ impl Links {
         let route = match towards {
             Origin::Direct(address) => Some(Route::Direct(address)),
             Origin::Relayed(_) => link.route(),
+            Origin::Fast => return self.beat(peer, message, size),
         };
         let mut bytes = message.packet(size);
         match (route, link.keys.seal(&mut bytes)) {
@@ -412,7 +459,7 @@ impl Links {
             link.payload_max = payload_max;
             self.changes.push_back((peer, LinkChange::Size));
         }
-        let due = link.deadline(now);
+        let due = link.deadline(&self.fast, now);
         if due != link.due {
             if let Some(old) = link.due {
                 self.agenda.remove(&(old, peer));
@@ -424,12 +471,14 @@ impl Links {
 }
 
 impl Link {
-    fn new(public: PublicKey, uid: Uid) -> Self {
+    fn new(public: PublicKey, uid: Uid, fast: Fast) -> Self {
         Self {
             public,
             uid,
             keys: Keys::default(),
             direct: None,
+            fast,
+            planned: None,
             rekeys: 0,
             wanted: false,
             stamp: None,
@@ -465,11 +514,12 @@ impl Link {
         candidates.chain(relayed).collect()
     }
 
-    fn deadline(&self, now: Time) -> Option<Time> {
+    fn deadline(&self, config: &FastConfig, now: Time) -> Option<Time> {
         let initiation = if self.may_initiate() { self.keys.initiation_due() } else { None };
         let probe = self.direct.as_ref().filter(|_| self.keys.is_established()).and_then(Direct::deadline);
         let confirm = self.keys.is_unconfirmed().then_some(self.confirm_at);
-        [initiation, probe, confirm, self.keys.expiry()]
+        let fast = self.fast.deadline(config, self.keys.is_established(), now);
+        [initiation, probe, confirm, fast, self.keys.expiry()]
             .into_iter()
             .flatten()
             .min()

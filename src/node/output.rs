@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::input::Target;
 use crate::{
+    fastdp::Plan,
     id::{ConnId, PeerName},
     switch::forwarding::{Forwarding, Route},
 };
@@ -41,6 +42,15 @@ pub enum Output {
     },
     /// Forward by this from now on.
     Forwarding(Arc<Forwarding>),
+    /// The kernel shall have this from now on.
+    Plan(Arc<Plan>),
+    /// Send a packet of the link through the fast datapath: to the heartbeat address of `to`.
+    Heartbeat {
+        /// The peer.
+        to: PeerName,
+        /// The whole packet.
+        bytes: Vec<u8>,
+    },
     /// Something to log, count, or keep.
     Event(Event),
 }
@@ -70,6 +80,15 @@ pub enum Event {
         peer: PeerName,
         /// The way now; None for no way.
         route: Option<Route>,
+        /// Why, in words for people.
+        reason: String,
+    },
+    /// Frames to a peer go by another method than before.
+    MethodChanged {
+        /// The peer.
+        peer: PeerName,
+        /// By the fast datapath now; else by the sleeve.
+        fastdp: bool,
         /// Why, in words for people.
         reason: String,
     },

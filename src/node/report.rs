@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::Node;
+use super::{Node, links::Link};
 use crate::{
     api::{Connection, ConnectionState, Path, Peer, PeerConnection, Report, Summary},
     id::{Nickname, PeerName},
@@ -17,6 +17,28 @@ use crate::{
 /// Bytes of an Ethernet header (IEEE 802.3), which come between a frame record and its IP packet.
 const ETHERNET_LEN: usize = 14;
 
+/// The methods by name, as users see them.
+const FASTDP: &str = "fastdp";
+const SLEEVE: &str = "sleeve";
+const NONE: &str = "none";
+
+/// How frames pass a link directly.
+struct Method {
+    name: &'static str,
+    sealed: bool,
+    lanes: Option<u32>,
+    mtu: Option<u32>,
+    rtt: Option<Duration>,
+    info: String,
+}
+
+impl Default for Method {
+    fn default() -> Self {
+        // Whatever passes will be sealed.
+        Self { name: NONE, sealed: true, lanes: None, mtu: None, rtt: None, info: String::new() }
+    }
+}
+
 impl Node {
     /// All that users may ask about.
     pub fn report(&self, now: Time) -> Report {
@@ -24,7 +46,7 @@ impl Node {
             version: self.config.version.clone(),
             router: self.summary(now),
             targets: self.maker.target_status(now),
-            connections: self.connection_lines(),
+            connections: self.connection_lines(now),
             peers: self.peer_lines(),
             endpoints: self.table.list(|peer| self.nickname(peer)),
             paths: self.path_lines(),
@@ -43,34 +65,28 @@ impl Node {
             discovery: self.config.discovery,
             conn_limit: self.config.conn_limit,
             trusted_subnets: self.config.trusted_subnets.clone(),
-            fastdp: "off".to_owned(),
+            fastdp: self.links.fast.ability.backend().to_owned(),
+            fastdp_info: self.links.fast.ability.info(),
             uptime_s: now.since(Time::ZERO).as_secs(),
         }
     }
 
-    fn connection_lines(&self) -> Vec<Connection> {
+    fn connection_lines(&self, now: Time) -> Vec<Connection> {
         let mut lines: Vec<Connection> = Vec::new();
         for (_, connection, peer) in self.connections.up() {
-            let link = self.links.link(peer.name);
-            let direct = link.and_then(|link| link.direct.as_ref());
-            let up = direct.is_some_and(|direct| direct.address().is_some());
-            let keys = link.is_some_and(|link| link.keys.is_established());
-            let info = match (up, keys) {
-                (true, _) => String::new(),
-                (false, true) => "sleeve: no answer over UDP; is a firewall in the way?".to_owned(),
-                (false, false) => "sleeve: handshake over UDP not answered; is a firewall in the way?".to_owned(),
-            };
+            let method = self.links.link(peer.name).map(|link| self.method(link, now)).unwrap_or_default();
             lines.push(Connection {
                 direction: connection.direction,
                 address: connection.remote.map(|remote| remote.to_string()).unwrap_or_default(),
-                state: if up { ConnectionState::Established } else { ConnectionState::Pending },
-                encrypted: !self.config.secret.is_open(),
-                method: if up { "sleeve" } else { "none" }.to_owned(),
+                state: if method.name == NONE { ConnectionState::Pending } else { ConnectionState::Established },
+                encrypted: method.sealed && !self.config.secret.is_open(),
+                method: method.name.to_owned(),
+                lanes: method.lanes,
                 name: Some(peer.name),
                 nickname: Some(peer.hello.nickname.clone()),
-                mtu: direct.filter(|_| up).and_then(|direct| direct.payload_max()).map(|max| inner_mtu(max, 0)),
-                rtt_us: direct.filter(|_| up).and_then(|direct| direct.rtt()).map(micros),
-                info,
+                mtu: method.mtu,
+                rtt_us: method.rtt.map(micros),
+                info: method.info,
             });
         }
         lines.extend(self.maker.pending().into_iter().map(|line| {
@@ -78,6 +94,39 @@ impl Node {
             Connection { nickname, ..line }
         }));
         lines
+    }
+
+    /// How frames pass a link directly, and why not better.
+    fn method(&self, link: &Link, now: Time) -> Method {
+        let direct = link.direct.as_ref().filter(|direct| direct.address().is_some());
+        let obstacle = link.fast.obstacle(&self.links.fast, now).filter(|why| !why.is_empty());
+        if link.fast.carries() {
+            let lanes = link.fast.lanes().and_then(|lanes| u32::try_from(lanes).ok());
+            let info = match lanes {
+                None if self.config.secret.is_open() => String::new(),
+                None => "unencrypted: both ends are in trusted subnets".to_owned(),
+                Some(_) if direct.is_none() => "the sleeve does not answer over UDP".to_owned(),
+                Some(_) => String::new(),
+            };
+            let mtu = Some(u32::from(self.links.mtu));
+            return Method { name: FASTDP, sealed: lanes.is_some(), lanes, mtu, rtt: link.fast.rtt(), info };
+        }
+        let Some(direct) = direct else {
+            let info = if link.keys.is_established() {
+                "sleeve: no answer over UDP; is a firewall in the way?"
+            } else {
+                "sleeve: handshake over UDP not answered; is a firewall in the way?"
+            };
+            return Method { info: info.to_owned(), ..Method::default() };
+        };
+        Method {
+            name: SLEEVE,
+            sealed: true,
+            lanes: None,
+            mtu: direct.payload_max().map(|max| inner_mtu(max, 0)),
+            rtt: direct.rtt(),
+            info: obstacle.map(|why| format!("not by fastdp: {why}")).unwrap_or_default(),
+        }
     }
 
     fn peer_lines(&self) -> Vec<Peer> {
@@ -106,27 +155,46 @@ impl Node {
 
     fn path_line(&self, name: PeerName) -> Option<Path> {
         let choice = self.routes.choice(name)?;
+        let since = |time: Time| self.config.started + time.since(Time::ZERO).as_secs();
+        let link = self.links.link(name);
+        if let Some(fast) = link.map(|link| &link.fast).filter(|fast| fast.carries()) {
+            return Some(Path {
+                name,
+                nickname: self.nickname(name),
+                path: "direct".to_owned(),
+                relays: Vec::new(),
+                method: FASTDP.to_owned(),
+                rtt_us: fast.rtt().map(micros),
+                loss: Some(fast.loss()),
+                mtu: Some(self.links.mtu.into()),
+                since: since(fast.since()),
+                reason: fast.reason().to_owned(),
+            });
+        }
         let relays = choice.chosen().map(<[PeerName]>::to_vec);
-        let direct = self.links.link(name).and_then(|link| link.direct.as_ref());
+        let direct = link.and_then(|link| link.direct.as_ref());
         let is_direct = relays.as_ref().is_some_and(Vec::is_empty);
         let rtt = if is_direct { direct.and_then(|direct| direct.rtt()) } else { self.routes.path_rtt(name) };
         let mtu = relays.as_ref().and_then(|relays| Some(inner_mtu(self.payload_max(name)?, relays.len())));
+        // Why the fast datapath was left says more than why the sleeve had been there already.
+        let left = link.map(|link| &link.fast).filter(|fast| !fast.reason().is_empty() && fast.since() > choice.since);
+        let (changed, reason) = left.map_or((choice.since, choice.reason.as_str()), |fast| (fast.since(), fast.reason()));
         Some(Path {
             name,
             nickname: self.nickname(name),
             path: match &relays {
-                None => "none",
+                None => NONE,
                 Some(relays) if relays.is_empty() => "direct",
                 Some(_) => "relay",
             }
             .to_owned(),
-            method: if relays.is_some() { "sleeve" } else { "none" }.to_owned(),
+            method: if relays.is_some() { SLEEVE } else { NONE }.to_owned(),
             relays: relays.unwrap_or_default(),
             rtt_us: rtt.map(micros),
             loss: direct.filter(|_| is_direct).map(|direct| direct.loss()),
             mtu,
-            since: self.config.started + choice.since.since(Time::ZERO).as_secs(),
-            reason: choice.reason.clone(),
+            since: since(changed),
+            reason: reason.to_owned(),
         })
     }
 

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::HostId;
+use super::{HostId, kernel::Kernel};
 use crate::{
     frame::vnet,
     id::{ConnId, PeerName},
@@ -23,6 +23,10 @@ const EVENTS_MAX: usize = 10_000;
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) node: Node,
+    pub(super) name: PeerName,
+    pub(super) kernel: Kernel,
+    /// The router was killed; its kernel goes on.
+    pub(super) is_dead: bool,
     pub(super) address: IpAddr,
     pub(super) rate: f64,
     pub(super) forwarding: Arc<Forwarding>,
@@ -42,7 +46,10 @@ pub(super) struct Host {
 impl Host {
     pub(super) fn new(node: Node, address: IpAddr, rate: f64, born: Time) -> Self {
         Self {
+            name: node.name(),
             node,
+            kernel: Kernel::default(),
+            is_dead: false,
             address,
             rate,
             forwarding: Arc::default(),

@@ -21,6 +21,12 @@ pub struct Network {
     pub groups: Vec<usize>,
     /// Ordered pairs whose datagrams are lost, from the first to the second.
     pub datagram_cuts: BTreeSet<(HostId, HostId)>,
+    /// Ordered pairs whose packets of the fast datapath are lost.
+    pub fast_cuts: BTreeSet<(HostId, HostId)>,
+    /// Share of heartbeats lost that nothing else suffers, 0 to 1.
+    pub heartbeat_loss: f64,
+    /// Content of a packet of the fast datapath that passes.
+    pub fast_max: usize,
     /// Ordered pairs whose TCP is lost.
     pub stream_cuts: BTreeSet<(HostId, HostId)>,
 }
@@ -34,6 +40,9 @@ impl Default for Network {
             payload_max: 1472,
             groups: Vec::new(),
             datagram_cuts: BTreeSet::new(),
+            fast_cuts: BTreeSet::new(),
+            heartbeat_loss: 0.0,
+            fast_max: 1400,
             stream_cuts: BTreeSet::new(),
         }
     }
@@ -43,6 +52,7 @@ impl Network {
     /// Cuts everything between two hosts.
     pub fn cut(&mut self, a: HostId, b: HostId) {
         for pair in [(a, b), (b, a)] {
+            self.fast_cuts.insert(pair);
             self.datagram_cuts.insert(pair);
             self.stream_cuts.insert(pair);
         }
@@ -52,6 +62,7 @@ impl Network {
     pub fn heal(&mut self) {
         self.groups.clear();
         self.datagram_cuts.clear();
+        self.fast_cuts.clear();
         self.stream_cuts.clear();
     }
 
@@ -59,6 +70,20 @@ impl Network {
     pub(super) fn datagram(&self, from: HostId, to: HostId, len: usize, rng: &mut StdRng) -> Option<Duration> {
         let passes = self.same_group(from, to) && !self.datagram_cuts.contains(&(from, to)) && len <= self.payload_max;
         (passes && !rng.random_bool(self.loss)).then(|| self.latency + self.jitter.mul_f64(rng.random()))
+    }
+
+    /// How long a packet of the fast datapath takes; None if it is lost.
+    pub(super) fn fast(
+        &self,
+        from: HostId,
+        to: HostId,
+        len: usize,
+        is_heartbeat: bool,
+        rng: &mut StdRng,
+    ) -> Option<Duration> {
+        let passes = self.same_group(from, to) && !self.fast_cuts.contains(&(from, to)) && len <= self.fast_max;
+        let loss = if is_heartbeat { self.heartbeat_loss } else { self.loss };
+        (passes && !rng.random_bool(loss)).then(|| self.latency + self.jitter.mul_f64(rng.random()))
     }
 
     /// How long bytes of TCP take; None if they never arrive, in one direction or the other.

@@ -152,6 +152,7 @@ fn report() -> Report {
             conn_limit: 200,
             trusted_subnets: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
             fastdp: "off".to_owned(),
+            fastdp_info: String::new(),
             uptime_s: 3_661,
         },
         targets: vec![
@@ -181,6 +182,7 @@ fn report() -> Report {
                 nickname: Some(nick("beta")),
                 mtu: Some(1472),
                 rtt_us: Some(1_234),
+                lanes: None,
                 info: String::new(),
             },
             Connection {
@@ -193,6 +195,7 @@ fn report() -> Report {
                 nickname: None,
                 mtu: None,
                 rtt_us: None,
+                lanes: None,
                 info: "connection refused, retry in 4 s".to_owned(),
             },
         ],

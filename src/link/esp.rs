@@ -1,0 +1,268 @@
+//! The security associations of one link's fast datapath: made of the keys of its sessions, changed without losing a packet.
+//!
+//! ```text
+//!   receiver                                                        sender
+//!   new session: choose SPIs, ask the kernel to receive
+//!   the kernel does ────────── Offer(session, SPI, lanes) ────────▶ derive the same keys, seal with them from now on
+//!   the old ones receive on for 90 s ◀────────── Taken(SPI) ─────── (until it comes, the offer is repeated)
+//! ```
+//! So nothing is sealed with what the other kernel cannot open, and nothing in place: each set has an SPI and keys that no
+//! other has. A set that was sealed with is never installed again, whatever becomes of the kernel's: its counter, which is
+//! the nonce, would start anew (RFC 4106 §2).
+//!
+//! The sets outlive the sessions they came from, and the peer's router: kernels go on while routers are replaced.
+
+use std::{collections::VecDeque, net::IpAddr, time::Duration};
+
+use crate::{
+    crypto::{kdf, session::Key},
+    entropy::Entropy,
+    fastdp::{EspPlan, LANES_MAX, SaKey, SaSet},
+    id::PeerName,
+    time::Time,
+};
+
+/// How long a set receives on when the sender has taken a newer one (DESIGN.md).
+const RECEIVE_ON: Duration = Duration::from_secs(90);
+/// How long a set that was sealed with stays installed beside its successor: packets may be on their way through the kernel.
+const SEAL_ON: Duration = Duration::from_secs(5);
+/// Between offers of the same set.
+const OFFER_INTERVAL: Duration = Duration::from_millis(500);
+/// Sets that are remembered as used; an offer is repeated for no longer than its session lives.
+const USED_MAX: usize = 32;
+/// The kernel refuses an SPI that somebody has; more often than this it refuses for another reason.
+const TRIES_MAX: u32 = 4;
+
+/// A session as far as security associations come from it.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// Our index of it.
+    pub local: u32,
+    /// The peer's.
+    pub remote: u32,
+    /// Its key for other methods of the link.
+    pub exporter: &'a Key,
+}
+
+/// How far a receiving set is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// The kernel was asked for it.
+    Wanted,
+    /// The kernel has it; the peer is told.
+    Offered,
+    /// The peer seals with it.
+    Taken,
+    /// The peer has taken a newer one, at this time.
+    Superseded(Time),
+}
+
+#[derive(Clone, Debug)]
+struct Receiving {
+    set: SaSet,
+    session: u32,
+    stage: Stage,
+    offer_at: Time,
+}
+
+/// What a node brings to each set.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// Our name.
+    pub own: PeerName,
+    /// The peer's name.
+    pub peer: PeerName,
+    /// Our address on the underlay, as the peer sends to it.
+    pub own_address: IpAddr,
+    /// The peer's.
+    pub peer_address: IpAddr,
+}
+
+/// An offer to be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Offer {
+    /// The session, by our index.
+    pub session: u32,
+    /// SPI of lane 0.
+    pub spi: u32,
+    /// How many lanes.
+    pub lanes: u8,
+}
+
+/// All sets of one link.
+#[derive(Clone, Debug, Default)]
+pub struct Esp {
+    receiving: Vec<Receiving>,
+    sending: Option<SaSet>,
+    before: Option<(SaSet, Time)>,
+    /// SPIs of the sets that we sealed with last, the newest at the end: an offer that comes late revives none of them.
+    used: VecDeque<u32>,
+    tries: u32,
+    /// Why the kernel takes none of ours.
+    refused: Option<String>,
+}
+
+impl Esp {
+    /// What the kernel shall have.
+    pub fn plan(&self) -> EspPlan {
+        EspPlan {
+            send: self.sending.clone(),
+            send_before: self.before.as_ref().map(|(set, _)| set.clone()),
+            receive: self.receiving.iter().map(|receiving| receiving.set.clone()).collect(),
+        }
+    }
+
+    /// Whether both directions have keys that the other side has too.
+    pub fn is_ready(&self) -> bool {
+        self.sending.is_some() && self.receiving.iter().any(|receiving| receiving.stage != Stage::Wanted)
+    }
+
+    /// Why there is nothing to receive with, in words; None if there is.
+    pub fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+
+    /// Sees to it that there is a set to receive with that comes from the session in use and leads to our address.
+    /// Returns whether the plan changed.
+    pub fn renew(&mut self, source: Source<'_>, ends: Ends, lanes: u8, now: Time, entropy: &Entropy) -> bool {
+        let mut changed = self.drop_foreign(ends);
+        let fits = |receiving: &Receiving| {
+            receiving.session == source.local && receiving.set.destination == ends.own_address
+        };
+        if !self.receiving.iter().any(fits) && self.tries < TRIES_MAX {
+            // SPIs up to 255 are reserved (RFC 4303 §2.1).
+            let spi = (u32::from_le_bytes(entropy.array()) | 0x100) & !u32::from(LANES_MAX - 1);
+            let set = derive(source.exporter, ends.own, ends.own_address, spi, lanes);
+            self.receiving.push(Receiving { set, session: source.local, stage: Stage::Wanted, offer_at: now });
+            changed = true;
+        }
+        changed
+    }
+
+    /// The kernel receives with the set of this SPI, or says why not. Returns whether the plan changed.
+    pub fn installed(&mut self, spi: u32, error: Option<&str>, now: Time) -> bool {
+        let Some(place) = self.receiving.iter().position(|receiving| receiving.set.spi == spi) else { return false };
+        match error {
+            None => {
+                (self.tries, self.refused) = (0, None);
+                if let Some(receiving) = self.receiving.get_mut(place).filter(|found| found.stage == Stage::Wanted) {
+                    receiving.stage = Stage::Offered;
+                    receiving.offer_at = now;
+                }
+                false
+            }
+            Some(error) => {
+                self.receiving.remove(place);
+                self.tries += 1;
+                self.refused = Some(error.to_owned());
+                true
+            }
+        }
+    }
+
+    /// The kernel lost the set that we seal with: it is not installed again. Returns whether it was in use.
+    pub fn lost(&mut self, spi: u32) -> bool {
+        let was_used = self.sending.as_ref().is_some_and(|set| set.spi == spi);
+        if was_used {
+            self.sending = None;
+        }
+        was_used
+    }
+
+    /// The SPI of the set that we seal with.
+    pub fn sending(&self) -> Option<u32> {
+        self.sending.as_ref().map(|set| set.spi)
+    }
+
+    /// The peer receives with a set of its own that comes from `source`: seal with it. Returns whether the plan changed.
+    pub fn offered(&mut self, offer: Offer, source: Source<'_>, ends: Ends, now: Time) -> bool {
+        if self.used.contains(&offer.spi) {
+            return false;
+        }
+        if self.used.len() == USED_MAX {
+            self.used.pop_front();
+        }
+        self.used.push_back(offer.spi);
+        let set = derive(source.exporter, ends.peer, ends.peer_address, offer.spi, offer.lanes);
+        self.before = self.sending.replace(set).map(|set| (set, now));
+        true
+    }
+
+    /// The peer seals with this set of ours.
+    pub fn taken(&mut self, spi: u32, now: Time) {
+        if !self.receiving.iter().any(|receiving| receiving.set.spi == spi) {
+            return;
+        }
+        for receiving in &mut self.receiving {
+            if receiving.set.spi == spi {
+                receiving.stage = Stage::Taken;
+            } else if receiving.stage == Stage::Taken {
+                receiving.stage = Stage::Superseded(now);
+            }
+        }
+    }
+
+    /// Drops what served its time. Returns whether the plan changed.
+    pub fn handle_timeout(&mut self, now: Time) -> bool {
+        let count = self.receiving.len();
+        self.receiving.retain(|receiving| match receiving.stage {
+            Stage::Superseded(since) => now.since(since) < RECEIVE_ON,
+            Stage::Wanted | Stage::Offered | Stage::Taken => true,
+        });
+        let had_before = self.before.is_some();
+        self.before = self.before.take().filter(|(_, since)| now.since(*since) < SEAL_ON);
+        count != self.receiving.len() || had_before != self.before.is_some()
+    }
+
+    /// The next offer to send: of the newest set, until it is taken.
+    pub fn poll_offer(&mut self, now: Time) -> Option<Offer> {
+        let newest = self.receiving.last_mut().filter(|newest| newest.stage == Stage::Offered)?;
+        if newest.offer_at > now {
+            return None;
+        }
+        newest.offer_at = now + OFFER_INTERVAL;
+        let lanes = u8::try_from(newest.set.keys.len()).unwrap_or(LANES_MAX);
+        Some(Offer { session: newest.session, spi: newest.set.spi, lanes })
+    }
+
+    /// When something is to be done next.
+    pub fn deadline(&self) -> Option<Time> {
+        let offer = self.receiving.last().filter(|newest| newest.stage == Stage::Offered).map(|newest| newest.offer_at);
+        offer.into_iter().chain(self.expiry()).min()
+    }
+
+    /// When [`Self::handle_timeout`] has something to drop.
+    pub fn expiry(&self) -> Option<Time> {
+        let superseded = self.receiving.iter().filter_map(|receiving| match receiving.stage {
+            Stage::Superseded(since) => Some(since + RECEIVE_ON),
+            Stage::Wanted | Stage::Offered | Stage::Taken => None,
+        });
+        let before = self.before.as_ref().map(|(_, since)| *since + SEAL_ON);
+        superseded.chain(before).min()
+    }
+
+    /// What was made for other addresses serves no more: packets to them do not reach us, ours do not reach the peer.
+    fn drop_foreign(&mut self, ends: Ends) -> bool {
+        let count = self.receiving.len();
+        self.receiving.retain(|receiving| receiving.set.destination == ends.own_address);
+        let is_foreign = |set: &SaSet| set.destination != ends.peer_address;
+        let had = self.sending.is_some();
+        self.sending = self.sending.take().filter(|set| !is_foreign(set));
+        self.before = self.before.take().filter(|(set, _)| !is_foreign(set));
+        count != self.receiving.len() || had != self.sending.is_some()
+    }
+}
+
+/// The set that `receiver` gets packets with; both sides derive the same. The salt tells directions and lanes apart, and
+/// an exporter serves one session only, so no key is ever made twice.
+fn derive(exporter: &Key, receiver: PeerName, destination: IpAddr, spi: u32, lanes: u8) -> SaSet {
+    let lanes = u32::from(lanes.clamp(1, LANES_MAX));
+    let key = |spi: u32| {
+        let salt = [&receiver.0[..], &spi.to_be_bytes()].concat();
+        SaKey(kdf::derive(&exporter[..], &salt, "weft link esp v1"))
+    };
+    SaSet { spi, destination, keys: (0..lanes).map(|lane| key(spi.wrapping_add(lane))).collect(), encap: None }
+}
+
+#[cfg(test)]
+mod tests;

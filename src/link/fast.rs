@@ -1,0 +1,486 @@
+//! The fast datapath of one link: what both ends can do, the keys for it, the heartbeats through it, and whether it carries.
+//!
+//! ```text
+//!   Hello both ways ──▶ protection agreed ──▶ keys in both kernels ──▶ heartbeats proven ──▶ carries
+//!                       (clear, or ESP)        (ESP only)                   ▲                   │
+//!                                                                           └── 3 s of proof ───┘ proven dead, and another
+//!                                                                                                 method answers
+//! ```
+//! The sleeve is ready all the time. The fast datapath is left only for a method that has answered since the trouble began:
+//! when nothing answers, the peer's router is being replaced, and its kernel goes on.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use super::{
+    esp::{Ends, Esp, Offer, Source},
+    heartbeat::{Fault, Heartbeats, Size},
+    message::Hello,
+};
+use crate::{
+    entropy::Entropy,
+    fastdp::{Ability, LANES_MAX, PlannedPeer, Protection},
+    id::PeerName,
+    time::Time,
+};
+
+/// Between greetings while something is not agreed or proven, and afterwards.
+const HELLO_INTERVAL: Duration = Duration::from_secs(1);
+const HELLO_INTERVAL_LATER: Duration = Duration::from_secs(10);
+/// How long a peer that says nothing is greeted often.
+const HELLO_EAGERLY: Duration = Duration::from_secs(10);
+/// How long a heartbeat of the peer counts as heard.
+const HEARD_FOR: Duration = Duration::from_millis(2500);
+/// How long the kernel's path is kept when the peer's router went away without a word of its own, or said that it stops.
+pub const HOLD: Duration = Duration::from_secs(45);
+
+/// What this node brings to the fast datapath of every link.
+#[derive(Clone, Debug)]
+pub struct FastConfig {
+    /// Our name.
+    pub own: PeerName,
+    /// What our host can do.
+    pub ability: Ability,
+    /// Whether the network has a secret: then only trusted peers get frames in clear.
+    pub secret: bool,
+    /// Peers here are trusted with frames in clear, if they trust us.
+    pub trusted_subnets: Vec<ipnet::IpNet>,
+    /// Our addresses on the underlay.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What the sleeve and the rest of the network offer instead, now.
+#[derive(Clone, Copy, Debug)]
+pub struct Others {
+    /// When the sleeve's direct path last answered; None while there is none.
+    pub sleeve_answered: Option<Time>,
+    /// Another peer leads there.
+    pub relay: bool,
+}
+
+/// Something to send.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ToSend {
+    /// By the sleeve, like all control.
+    Hello(Hello),
+    /// By the sleeve.
+    Offer(Offer),
+    /// Through the fast datapath.
+    Heartbeat(u64, Size),
+}
+
+/// The fast datapath of one link.
+#[derive(Debug)]
+pub struct Fast {
+    peer: PeerName,
+    remote: Option<IpAddr>,
+    theirs: Option<Hello>,
+    esp: Esp,
+    beats: Heartbeats,
+    heard: [Option<Time>; 2],
+    carries: bool,
+    reason: String,
+    since: Time,
+    hello_at: Time,
+    told: Option<Hello>,
+    hold_until: Option<Time>,
+}
+
+impl Fast {
+    /// Nothing known of the peer's side yet.
+    pub fn new(peer: PeerName, now: Time) -> Self {
+        Self {
+            peer,
+            remote: None,
+            theirs: None,
+            esp: Esp::default(),
+            beats: Heartbeats::new(now),
+            heard: [None; 2],
+            carries: false,
+            reason: String::new(),
+            since: now,
+            hello_at: now,
+            told: None,
+            hold_until: None,
+        }
+    }
+
+    /// Whether frames go by the fast datapath.
+    pub fn carries(&self) -> bool {
+        self.carries
+    }
+
+    /// Why it carries, or why it was left; empty if it never carried.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// Since when that is so.
+    pub fn since(&self) -> Time {
+        self.since
+    }
+
+    /// Smoothed round-trip time of heartbeats.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.beats.rtt()
+    }
+
+    /// Share of heartbeats lost, 0 to 1.
+    pub fn loss(&self) -> f64 {
+        self.beats.loss()
+    }
+
+    /// Lanes that we seal on; None in clear.
+    pub fn lanes(&self) -> Option<usize> {
+        self.esp.plan().send.map(|set| set.keys.len())
+    }
+
+    /// Whether the path is kept although its peer's router is away.
+    pub fn is_held(&self, now: Time) -> bool {
+        self.hold_until.is_some_and(|until| now < until)
+    }
+
+    /// Until when it is kept.
+    pub fn hold_until(&self) -> Option<Time> {
+        self.hold_until
+    }
+
+    /// Since when heartbeats are missing; None when all is well or it does not carry.
+    pub fn suspect_since(&self, now: Time) -> Option<Time> {
+        self.beats.suspect_since(now).filter(|_| self.carries)
+    }
+
+    /// What the kernel shall do; None for nothing.
+    pub fn plan(&self, config: &FastConfig) -> Option<PlannedPeer> {
+        let remote = self.remote?;
+        let protection = match self.agreed(config) {
+            Ok(Agreed::Clear) => Protection::Clear,
+            Ok(Agreed::Esp) => Protection::Esp(Box::new(self.esp.plan())),
+            // What carries goes on while it is kept, under the protection that it had.
+            Err(_) if self.carries && self.esp.is_ready() => Protection::Esp(Box::new(self.esp.plan())),
+            Err(_) if self.carries && !config.secret => Protection::Clear,
+            Err(_) => return None,
+        };
+        Some(PlannedPeer { remote, carries: self.carries, protection })
+    }
+
+    /// Why frames do not go by it, in words for people; None while they do.
+    pub fn obstacle(&self, config: &FastConfig, now: Time) -> Option<String> {
+        if self.carries {
+            return None;
+        }
+        let agreed = match self.agreed(config) {
+            Err(why) => return Some(why),
+            Ok(agreed) => agreed,
+        };
+        if agreed == Agreed::Esp && !self.esp.is_ready() {
+            let refused = self.esp.refused().map(|why| format!("the kernel takes no ESP state: {why}"));
+            return Some(refused.unwrap_or_else(|| "keys for ESP are being agreed".to_owned()));
+        }
+        Some(self.trouble(agreed, now))
+    }
+
+    /// The peer greeted.
+    pub fn greeted(&mut self, hello: Hello, now: Time) {
+        if self.theirs.is_none_or(|last| last != hello) {
+            self.hello_at = now;
+        }
+        // Who has no fast datapath says so only when asked.
+        self.told = self.told.filter(|told| told.ready);
+        self.theirs = Some(hello);
+    }
+
+    /// Where the peer is on the underlay, if that is known.
+    pub fn remote(&self) -> Option<IpAddr> {
+        self.remote
+    }
+
+    /// The peer is at this address of the underlay.
+    pub fn set_remote(&mut self, remote: IpAddr) {
+        self.remote = Some(remote);
+    }
+
+    /// A heartbeat of the peer came, `full` if it was as large as frames may be.
+    pub fn heard(&mut self, full: bool, now: Time) {
+        self.heard[usize::from(full)] = Some(now);
+    }
+
+    /// An echo came by the fast datapath.
+    pub fn echoed(&mut self, token: u64, now: Time) {
+        self.beats.echoed(token, now);
+        // The peer's router is there.
+        self.hold_until = None;
+    }
+
+    /// The kernel has, or refused, a set to receive with.
+    pub fn installed(&mut self, spi: u32, error: Option<&str>, now: Time) {
+        self.esp.installed(spi, error, now);
+    }
+
+    /// The kernel lost a set that we seal with; whether it was in use, so that new keys are needed.
+    pub fn lost(&mut self, spi: u32) -> bool {
+        self.esp.lost(spi)
+    }
+
+    /// The peer offered a set to seal with, of `source`. Returns whether it is to be told that we took it.
+    pub fn offered(&mut self, offer: Offer, source: Source<'_>, config: &FastConfig, now: Time) -> bool {
+        let Some(ends) = self.ends(config) else { return false };
+        if self.esp.offered(offer, source, ends, now) {
+            self.hello_at = now;
+        }
+        self.esp.sending() == Some(offer.spi)
+    }
+
+    /// The peer seals with a set of ours.
+    pub fn taken(&mut self, spi: u32, now: Time) {
+        self.esp.taken(spi, now);
+    }
+
+    /// Whether this SPI is of the set that we seal with.
+    pub fn seals_with(&self, spi: u32) -> bool {
+        self.esp.sending() == Some(spi)
+    }
+
+    /// The peer's router said goodbye, or its connections ended by its own kernel: keep the kernel's path for a while.
+    pub fn hold(&mut self, now: Time) {
+        if self.carries {
+            self.hold_until = Some(now + HOLD);
+        }
+    }
+
+    /// The peer's router was started anew: what was said is void, what the kernels have goes on.
+    pub fn peer_restarted(&mut self, now: Time) {
+        self.theirs = None;
+        self.told = None;
+        self.hello_at = now;
+        self.hold(now);
+    }
+
+    /// Agrees on keys, judges the path. Returns whether it carries now and did not, or the other way round.
+    pub fn handle_timeout(
+        &mut self,
+        config: &FastConfig,
+        source: Option<Source<'_>>,
+        others: Others,
+        now: Time,
+        entropy: &Entropy,
+    ) -> bool {
+        self.beats.handle_timeout(now);
+        self.esp.handle_timeout(now);
+        if let (Ok(Agreed::Esp), Some(source), Some(ends)) = (self.agreed(config), source, self.ends(config)) {
+            self.esp.renew(source, ends, self.lanes_to_receive(config), now, entropy);
+        }
+        let before = self.carries;
+        if self.carries {
+            if let Some(why) = self.leaves(config, others, now) {
+                self.take(false, why, now);
+                self.beats.restart(now);
+            }
+        } else if self.beats.is_proven() && self.is_usable(config) {
+            let why = if self.reason.is_empty() { "proven by heartbeats" } else { "proven by heartbeats for 3 s" };
+            self.take(true, why.to_owned(), now);
+        }
+        before != self.carries
+    }
+
+    /// The next thing to send; `source` is the session in use.
+    pub fn poll(&mut self, config: &FastConfig, now: Time, entropy: &Entropy) -> Option<ToSend> {
+        if let Some(hello) = self.hello(config, now).filter(|hello| self.greets(*hello, now)) {
+            self.told = Some(hello);
+            self.hello_at = now + self.hello_interval(now);
+            return Some(ToSend::Hello(hello));
+        }
+        if self.agreed(config) == Ok(Agreed::Esp)
+            && let Some(offer) = self.esp.poll_offer(now)
+        {
+            return Some(ToSend::Offer(offer));
+        }
+        if !self.is_usable(config) {
+            return None;
+        }
+        self.beats.poll(now, entropy).map(|(token, size)| ToSend::Heartbeat(token, size))
+    }
+
+    /// When something is to be done next.
+    pub fn deadline(&self, config: &FastConfig, has_session: bool, now: Time) -> Option<Time> {
+        let hold = self.hold_until.filter(|until| *until > now);
+        if !has_session {
+            return hold.into_iter().chain(self.esp.expiry()).min();
+        }
+        let beat = self.is_usable(config).then(|| self.beats.deadline());
+        let hello = self.hello(config, now).filter(|hello| hello.ready || self.greets(*hello, now));
+        let hello = hello.map(|hello| if self.is_news(hello) { now } else { self.hello_at });
+        [hello, beat, self.esp.deadline(), hold].into_iter().flatten().min()
+    }
+
+    /// Whether it is time to greet.
+    fn greets(&self, hello: Hello, now: Time) -> bool {
+        let is_asked = hello.ready || self.theirs.is_some();
+        is_asked && (self.is_news(hello) || (hello.ready && self.hello_at <= now))
+    }
+
+    fn is_news(&self, hello: Hello) -> bool {
+        self.told.is_none_or(|told| told != hello)
+    }
+
+    /// Often while it may change something soon.
+    fn hello_interval(&self, now: Time) -> Duration {
+        let is_young = self.theirs.is_none() && now.since(self.since) < HELLO_EAGERLY;
+        let is_trying = !self.carries && self.theirs.is_some_and(|theirs| theirs.ready);
+        if is_young || is_trying { HELLO_INTERVAL } else { HELLO_INTERVAL_LATER }
+    }
+
+    fn take(&mut self, carries: bool, reason: String, now: Time) {
+        self.carries = carries;
+        self.reason = reason;
+        self.since = now;
+        self.hold_until = None;
+    }
+
+    /// Why the fast datapath is to be left now; None to stay.
+    fn leaves(&self, config: &FastConfig, others: Others, now: Time) -> Option<String> {
+        let is_held = self.is_held(now);
+        let agreed = match self.agreed(config) {
+            Ok(agreed) => agreed,
+            Err(_) if is_held && self.theirs.is_none() => return None,
+            Err(why) => return Some(why),
+        };
+        if agreed == Agreed::Esp && !self.esp.is_ready() && !is_held {
+            return Some("there are no keys for ESP".to_owned());
+        }
+        let since = self.beats.suspect_since(now)?;
+        let fault = self.beats.fault(now)?;
+        let sleeve = others.sleeve_answered.is_some_and(|at| at > since);
+        let relay = others.relay && others.sleeve_answered.is_none() && !is_held;
+        let too_long = now.since(since) >= HOLD;
+        // Which direction is dead shows when the other end has told what it hears.
+        let why = match fault {
+            Fault::Silent => format!("{} is not answered any more", agreed.what()),
+            Fault::Narrow => self.trouble(agreed, now),
+        };
+        (sleeve || relay || too_long).then_some(why)
+    }
+
+    /// What is wrong with the path, as far as both ends can tell.
+    fn trouble(&self, agreed: Agreed, now: Time) -> String {
+        let theirs = self.theirs;
+        if self.beats.is_proving() {
+            return "heartbeats are answered; waiting for 3 s of proof".to_owned();
+        }
+        if self.beats.is_answered(now) {
+            let size = "packets of full size do not pass the fast datapath: the underlay carries less than the MTU needs";
+            return match theirs {
+                Some(hello) if hello.hears && !hello.hears_full => format!("{size} (lost on the way there)"),
+                Some(hello) if hello.hears_full => format!("{size} (lost on the way back)"),
+                Some(_) | None => size.to_owned(),
+            };
+        }
+        let (what, check) = (agreed.what(), agreed.check());
+        let hears_us = theirs.is_some_and(|hello| hello.hears);
+        let is_heard = self.heard.iter().flatten().any(|at| now.since(*at) < HEARD_FOR);
+        match (hears_us, is_heard) {
+            (true, true) => "heartbeats are being answered; waiting for proof".to_owned(),
+            (true, false) => format!("{what} gets there but not back: {check}"),
+            (false, true) => format!("{what} comes from there but does not arrive there: {check}"),
+            (false, false) => format!("{what} passes in neither direction: {check}"),
+        }
+    }
+
+    fn is_usable(&self, config: &FastConfig) -> bool {
+        match self.agreed(config) {
+            Ok(Agreed::Clear) => true,
+            Ok(Agreed::Esp) => self.esp.is_ready(),
+            Err(_) => false,
+        }
+    }
+
+    /// How both ends protect what they send each other, or why they do not.
+    fn agreed(&self, config: &FastConfig) -> Result<Agreed, String> {
+        let (no_esp, remote) = match (&config.ability, self.remote) {
+            (Ability::Off(why), _) => return Err(why.clone()),
+            (Ability::Ready { no_esp, .. }, Some(remote)) => (no_esp, remote),
+            (Ability::Ready { .. }, None) => return Err("the peer's address is not known yet".to_owned()),
+        };
+        let Some(theirs) = self.theirs else {
+            return Err("the peer has not said what its fast datapath can do".to_owned());
+        };
+        if !theirs.ready {
+            return Err("the peer's fast datapath is off".to_owned());
+        }
+        if !config.addresses.contains(&theirs.to) {
+            return Err(format!("a NAT lies between: the peer sees us at {}, which is not our address", theirs.to));
+        }
+        if remote.is_ipv4() != theirs.to.is_ipv4() {
+            return Err("the peer reaches us by another protocol (IPv4, IPv6) than we reach it".to_owned());
+        }
+        if !config.secret || (theirs.trusts && config.trusts(remote)) {
+            return Ok(Agreed::Clear);
+        }
+        match no_esp {
+            Some(why) => Err(format!("frames must be sealed, and this kernel cannot: {why}")),
+            None if !theirs.esp => Err("frames must be sealed, and the peer's kernel has no ESP".to_owned()),
+            None => Ok(Agreed::Esp),
+        }
+    }
+
+    fn hello(&self, config: &FastConfig, now: Time) -> Option<Hello> {
+        let to = self.remote?;
+        let (ready, esp, lanes) = match &config.ability {
+            Ability::Off(_) => (false, false, 1),
+            Ability::Ready { no_esp, lanes, .. } => (true, no_esp.is_none(), *lanes),
+        };
+        let [small, full] = self.heard.map(|at| at.is_some_and(|at| now.since(at) < HEARD_FOR));
+        Some(Hello { ready, esp, trusts: config.trusts(to), hears: small, hears_full: full, lanes, to })
+    }
+
+    fn ends(&self, config: &FastConfig) -> Option<Ends> {
+        let own_address = self.theirs.map(|theirs| theirs.to).filter(|to| config.addresses.contains(to))?;
+        Some(Ends { own: config.own, peer: self.peer, own_address, peer_address: self.remote? })
+    }
+
+    /// A power of two that both ends are content with.
+    fn lanes_to_receive(&self, config: &FastConfig) -> u8 {
+        let ours = match &config.ability {
+            Ability::Off(_) => 1,
+            Ability::Ready { lanes, .. } => *lanes,
+        };
+        let most = self.theirs.map_or(1, |theirs| theirs.lanes).min(ours).clamp(1, LANES_MAX);
+        1 << most.ilog2()
+    }
+}
+
+/// How frames are protected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Agreed {
+    Clear,
+    Esp,
+}
+
+impl Agreed {
+    fn what(self) -> &'static str {
+        match self {
+            Self::Clear => "UDP of the fast datapath",
+            Self::Esp => "ESP",
+        }
+    }
+
+    fn check(self) -> &'static str {
+        match self {
+            Self::Clear => "is a firewall in the way?",
+            Self::Esp => "does a firewall drop IP protocol 50?",
+        }
+    }
+}
+
+impl FastConfig {
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.trusted_subnets.iter().any(|subnet| subnet.contains(&address))
+    }
+}
+
+/// The address of a socket as one of the underlay, without the mapping of IPv4 into IPv6.
+pub fn underlay_address(socket: SocketAddr) -> IpAddr {
+    socket.ip().to_canonical()
+}

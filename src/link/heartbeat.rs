@@ -1,0 +1,277 @@
+//! Whether the fast datapath passes frames to a peer and back, by heartbeats that go through it, small ones and ones of
+//! full size.
+//!
+//! ```text
+//!            first echoes, or 3 s of them                      an echo is late: a burst
+//!   Proving ────────────────────────────▶ Proven ─────────────────────────────▶ still Proven, suspect
+//!      ▲                                                                            │ a whole burst unanswered
+//!      └────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//! An echo proves both directions. One lost heartbeat, or a few, prove nothing: only a burst of [`BURST`] without an answer
+//! does, which chance makes of 20 % loss in each direction once in some hours.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::estimate::Estimate;
+use crate::{entropy::Entropy, time::Time};
+
+/// Between small heartbeats, and between those of full size, while they are answered.
+const INTERVAL: Duration = Duration::from_millis(200);
+const FULL_INTERVAL: Duration = Duration::from_millis(500);
+/// Between heartbeats while none is answered.
+const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Between the heartbeats of a burst.
+const BURST_INTERVAL: Duration = Duration::from_millis(40);
+/// Unanswered heartbeats of one size in a row, and the time since the last answer, that prove a path dead.
+const BURST: u32 = 12;
+const BURST_SPAN: Duration = Duration::from_millis(600);
+/// An echo is late after this, unless the path is known to be slower.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// How long the path must answer to be taken again after it was lost.
+const PROOF: Duration = Duration::from_secs(3);
+/// Silence of small ones and of full ones that lets a proof begin anew: four and three lost in a row.
+const GAP: Duration = Duration::from_millis(900);
+const FULL_GAP: Duration = Duration::from_millis(1700);
+/// Heartbeats under way that are remembered; more cannot be in a second's flight.
+const PENDING_MAX: usize = 128;
+const FORGET_AFTER: Duration = Duration::from_secs(2);
+
+/// What is wrong with a path.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// Nothing comes back.
+    Silent,
+    /// Small heartbeats come back, those of full size do not.
+    Narrow,
+}
+
+/// The size of a heartbeat.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Size {
+    /// As small as can be.
+    Small,
+    /// As large as the largest frame of a container.
+    Full,
+}
+
+impl Size {
+    fn interval(self) -> Duration {
+        match self {
+            Self::Small => INTERVAL,
+            Self::Full => FULL_INTERVAL,
+        }
+    }
+}
+
+/// What is known by the heartbeats of one size.
+#[derive(Clone, Debug)]
+struct Rhythm {
+    due: Time,
+    answered_at: Option<Time>,
+    /// Sent since the last answer.
+    unanswered: u32,
+    /// The first of them.
+    first_unanswered: Option<Time>,
+}
+
+#[derive(Clone, Debug)]
+struct Sent {
+    size: Size,
+    at: Time,
+}
+
+/// The heartbeats to one peer.
+#[derive(Clone, Debug)]
+pub struct Heartbeats {
+    small: Rhythm,
+    full: Rhythm,
+    pending: BTreeMap<u64, Sent>,
+    estimate: Estimate,
+    /// Since when both sizes are answered without a gap.
+    good_since: Option<Time>,
+    is_proven: bool,
+    was_proven: bool,
+}
+
+impl Heartbeats {
+    /// Nothing sent yet.
+    pub fn new(now: Time) -> Self {
+        let rhythm = Rhythm { due: now, answered_at: None, unanswered: 0, first_unanswered: None };
+        Self {
+            small: rhythm.clone(),
+            full: rhythm,
+            pending: BTreeMap::new(),
+            estimate: Estimate::default(),
+            good_since: None,
+            is_proven: false,
+            was_proven: false,
+        }
+    }
+
+    /// Whether frames of every size pass, as far as is known.
+    pub fn is_proven(&self) -> bool {
+        self.is_proven
+    }
+
+    /// Since when answers are missing that should have come; None when all is well.
+    pub fn suspect_since(&self, now: Time) -> Option<Time> {
+        let late = |rhythm: &Rhythm| rhythm.first_unanswered.filter(|at| now.since(*at) > self.patience());
+        if !self.is_proven {
+            return None;
+        }
+        [late(&self.small), late(&self.full)].into_iter().flatten().min()
+    }
+
+    /// What is wrong, when that is certain.
+    pub fn fault(&self, now: Time) -> Option<Fault> {
+        if self.small.is_dead(now) {
+            Some(Fault::Silent)
+        } else if self.full.is_dead(now) {
+            Some(Fault::Narrow)
+        } else {
+            None
+        }
+    }
+
+    /// Whether small heartbeats are answered now.
+    pub fn is_answered(&self, now: Time) -> bool {
+        self.small.answered_at.is_some_and(|at| now.since(at) < GAP)
+    }
+
+    /// Whether both sizes are answered, only not for long enough yet.
+    pub fn is_proving(&self) -> bool {
+        !self.is_proven && self.good_since.is_some()
+    }
+
+    /// Smoothed round-trip time.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.estimate.rtt()
+    }
+
+    /// Share of heartbeats lost, 0 to 1.
+    pub fn loss(&self) -> f64 {
+        self.estimate.loss()
+    }
+
+    /// The path was left, or became another: it has to prove itself again.
+    pub fn restart(&mut self, now: Time) {
+        let was_proven = self.was_proven;
+        *self = Self { was_proven, ..Self::new(now) };
+    }
+
+    /// An authentic echo of `token` came by the fast datapath.
+    pub fn echoed(&mut self, token: u64, now: Time) {
+        let Some(sent) = self.pending.remove(&token) else { return };
+        self.rhythm(sent.size).answered(sent.size, now);
+        if sent.size == Size::Small {
+            self.estimate.answered(now.since(sent.at));
+        }
+        self.prove(now);
+    }
+
+    /// The next heartbeat to send, with its token.
+    pub fn poll(&mut self, now: Time, entropy: &Entropy) -> Option<(u64, Size)> {
+        let lost = self.pending.extract_if(.., |_, sent| now.since(sent.at) >= FORGET_AFTER);
+        let lost = lost.filter(|(_, sent)| sent.size == Size::Small).count();
+        (0..lost).for_each(|_| self.estimate.lost());
+        if self.small.is_broken(now, GAP) || self.full.is_broken(now, FULL_GAP) {
+            self.good_since = None;
+        }
+        let patience = self.patience();
+        let is_proven = self.is_proven;
+        let size = [Size::Small, Size::Full].into_iter().find(|size| self.rhythm(*size).due <= now)?;
+        let rhythm = self.rhythm(size);
+        rhythm.due = now + rhythm.interval(size, is_proven, patience, now);
+        rhythm.unanswered = rhythm.unanswered.saturating_add(1);
+        rhythm.first_unanswered.get_or_insert(now);
+        if self.pending.len() == PENDING_MAX {
+            self.pending.pop_first();
+        }
+        let token = entropy.number();
+        self.pending.insert(token, Sent { size, at: now });
+        Some((token, size))
+    }
+
+    /// When [`Self::poll`] has something to do.
+    pub fn deadline(&self) -> Time {
+        let due = |rhythm: &Rhythm| {
+            // An answer that is late hurries the next heartbeat.
+            let late = rhythm.first_unanswered.filter(|_| self.is_proven && rhythm.unanswered == 1);
+            late.map_or(rhythm.due, |at| rhythm.due.min(at + self.patience()))
+        };
+        due(&self.small).min(due(&self.full))
+    }
+
+    /// Lets a late answer hurry the next heartbeats; to be called before [`Self::poll`].
+    pub fn handle_timeout(&mut self, now: Time) {
+        let patience = self.patience();
+        if !self.is_proven {
+            return;
+        }
+        for rhythm in [&mut self.small, &mut self.full] {
+            if rhythm.unanswered == 1 && rhythm.first_unanswered.is_some_and(|at| now.since(at) >= patience) {
+                rhythm.due = rhythm.due.min(now);
+            }
+        }
+    }
+
+    fn prove(&mut self, now: Time) {
+        let both = self.small.is_answered(now, GAP) && self.full.is_answered(now, FULL_GAP);
+        if !both {
+            return;
+        }
+        let since = *self.good_since.get_or_insert(now);
+        let needed = if self.was_proven { PROOF } else { Duration::ZERO };
+        if now.since(since) >= needed {
+            self.is_proven = true;
+            self.was_proven = true;
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        self.estimate.patience(PATIENCE)
+    }
+
+    fn rhythm(&mut self, size: Size) -> &mut Rhythm {
+        match size {
+            Size::Small => &mut self.small,
+            Size::Full => &mut self.full,
+        }
+    }
+}
+
+impl Rhythm {
+    fn answered(&mut self, size: Size, now: Time) {
+        self.answered_at = Some(now);
+        self.unanswered = 0;
+        self.first_unanswered = None;
+        // A burst ends with its reason, and so does a search.
+        self.due = now + size.interval();
+    }
+
+    fn is_answered(&self, now: Time, gap: Duration) -> bool {
+        self.answered_at.is_some_and(|at| now.since(at) < gap)
+    }
+
+    /// Answers came, and stopped.
+    fn is_broken(&self, now: Time, gap: Duration) -> bool {
+        self.answered_at.is_some_and(|at| now.since(at) >= gap)
+    }
+
+    fn is_dead(&self, now: Time) -> bool {
+        self.unanswered >= BURST && self.first_unanswered.is_some_and(|at| now.since(at) >= BURST_SPAN)
+    }
+
+    fn interval(&self, size: Size, is_proven: bool, patience: Duration, now: Time) -> Duration {
+        let is_late = self.first_unanswered.is_some_and(|at| now.since(at) >= patience);
+        match (is_proven, is_late) {
+            (true, true) => BURST_INTERVAL,
+            (true, false) => size.interval(),
+            (false, _) if self.is_answered(now, GAP) => size.interval(),
+            (false, _) => SEARCH_INTERVAL,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! The fast datapath of all links: who is greeted, what is planned, and what stays for a while when a peer went away.
+
+use std::net::IpAddr;
+
+use super::{Link, LinkChange, Links};
+use crate::{
+    drops::Drop,
+    fastdp::{Ability, PlannedPeer},
+    id::PeerName,
+    link::{
+        direct::Direct,
+        esp::Offer,
+        fast::{Fast, Others, ToSend, underlay_address},
+        heartbeat::Size,
+        message::{Hello, Message, SMALL_LEN},
+    },
+    node::{input::Origin, output::Output},
+    time::Time,
+};
+
+impl Links {
+    /// What the host can do of the fast datapath, and the containers' MTU.
+    pub(in crate::node) fn set_ability(&mut self, ability: Ability, mtu: u16, now: Time) {
+        self.fast.ability = ability;
+        self.mtu = mtu;
+        self.touch_all(now);
+    }
+
+    /// Our addresses on the underlay.
+    pub(in crate::node) fn set_addresses(&mut self, addresses: Vec<IpAddr>, now: Time) {
+        self.fast.addresses = addresses;
+        self.touch_all(now);
+    }
+
+    /// The kernel took, or refused, a set to receive with.
+    pub(in crate::node) fn esp_installed(&mut self, peer: PeerName, spi: u32, error: Option<&str>, now: Time) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.fast.installed(spi, error, now);
+            self.service(peer, now);
+            self.touch(peer, now);
+        }
+    }
+
+    /// A set that we seal with is worn, or lost: both want new keys.
+    pub(in crate::node) fn esp_ended(&mut self, spi: u32, lost: bool, now: Time) {
+        let Some((&peer, link)) = self.links.iter_mut().find(|(_, link)| link.fast.seals_with(spi)) else { return };
+        if lost {
+            link.fast.lost(spi);
+        }
+        link.keys.wear();
+        self.service(peer, now);
+        self.touch(peer, now);
+    }
+
+    /// The connection with a peer ended: perhaps its router did, and its kernel goes on.
+    pub(in crate::node) fn hold(&mut self, peer: PeerName, now: Time) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.fast.hold(now);
+            self.touch(peer, now);
+        }
+    }
+
+    /// What is planned for each peer, those included whose link is gone and whose kernel may go on; and until when what
+    /// their stations are is to be remembered.
+    pub(in crate::node) fn plans(&self) -> impl Iterator<Item = (PeerName, PlannedPeer, &Fast)> {
+        let links = self.links.iter().map(|(peer, link)| (*peer, &link.fast));
+        let kept = self.kept.iter().map(|(peer, fast)| (*peer, fast));
+        links.chain(kept).filter_map(|(peer, fast)| Some((peer, fast.plan(&self.fast)?, fast)))
+    }
+
+    /// Whether anything is planned at all.
+    pub(in crate::node) fn has_plans(&self) -> bool {
+        !matches!(self.fast.ability, Ability::Off(_))
+    }
+
+    /// Whether what is planned changed since last asked.
+    pub(in crate::node) fn take_replanned(&mut self) -> bool {
+        std::mem::take(&mut self.replanned)
+    }
+
+    /// Hears what the peer says about its fast datapath.
+    pub(super) fn hello(&mut self, peer: PeerName, hello: Hello, now: Time) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.fast.greeted(hello, now);
+        }
+    }
+
+    /// The peer offers a set to seal with.
+    pub(super) fn offer(&mut self, peer: PeerName, offer: Offer, now: Time) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let Some(source) = link.keys.source_of(offer.session) else { return self.drops.count(Drop::UnknownSession) };
+        if link.fast.offered(offer, source, &self.fast, now) {
+            self.send(peer, Origin::Relayed(peer), Message::Taken { spi: offer.spi }, 0);
+        }
+    }
+
+    /// Does what is due on the fast datapath of one link.
+    pub(super) fn service_fast(&mut self, peer: PeerName, now: Time) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.aim();
+        let others = link.others();
+        if link.fast.handle_timeout(&self.fast, link.keys.source(), others, now, &self.entropy) {
+            self.changes.push_back((peer, LinkChange::Method));
+        }
+        if let (Some(_), Some(direct)) = (link.fast.suspect_since(now), &mut link.direct) {
+            direct.suspect(now);
+        }
+        let planned = link.fast.plan(&self.fast);
+        if planned != link.planned {
+            link.planned = planned;
+            self.replanned = true;
+        }
+        while let Some(link) = self.links.get_mut(&peer).filter(|link| link.keys.is_established())
+            && let Some(next) = link.fast.poll(&self.fast, now, &self.entropy)
+        {
+            let (towards, message, size) = match next {
+                ToSend::Hello(hello) => (Origin::Relayed(peer), Message::Hello(hello), 0),
+                ToSend::Offer(Offer { session, spi, lanes }) => {
+                    (Origin::Relayed(peer), Message::Offer { session, spi, lanes }, 0)
+                }
+                ToSend::Heartbeat(token, Size::Small) => (Origin::Fast, Message::Probe { token }, SMALL_LEN),
+                ToSend::Heartbeat(token, Size::Full) => (Origin::Fast, Message::Probe { token }, self.mtu.into()),
+            };
+            self.send(peer, towards, message, size);
+        }
+    }
+
+    /// Seals a message and sends it as a heartbeat.
+    pub(super) fn beat(&mut self, peer: PeerName, message: Message, size: usize) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let mut bytes = message.packet(size);
+        match link.keys.seal(&mut bytes) {
+            Ok(()) => self.outputs.push_back(Output::Heartbeat { to: peer, bytes }),
+            Err(error) => self.drops.count(error.into()),
+        }
+    }
+
+    /// Drops what was kept of peers that did not come back in time.
+    pub(super) fn expire_kept(&mut self, now: Time) {
+        let before = self.kept.len();
+        self.kept.retain(|_, fast| fast.is_held(now));
+        self.replanned |= before != self.kept.len();
+    }
+
+    fn touch_all(&mut self, now: Time) {
+        let all: Vec<PeerName> = self.links.keys().copied().collect();
+        for peer in all {
+            self.service_fast(peer, now);
+            self.touch(peer, now);
+        }
+    }
+}
+
+impl Link {
+    /// Aims the fast datapath at where the peer answers; before it has, at where it may be.
+    fn aim(&mut self) {
+        let Some(direct) = &self.direct else { return };
+        let likely = || direct.candidates().next().filter(|_| self.fast.remote().is_none());
+        if let Some(address) = direct.address().or_else(likely) {
+            self.fast.set_remote(underlay_address(address));
+        }
+    }
+
+    fn others(&self) -> Others {
+        Others {
+            sleeve_answered: self.direct.as_ref().and_then(Direct::answered_at),
+            relay: self.relays.as_ref().is_some_and(|relays| !relays.is_empty()),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The pretended kernel of a host: it does as the plan says, and outlives the router.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    fastdp::{EspPlan, Plan, PlannedPeer, Protection, SaSet},
+    id::{Mac, PeerName},
+};
+
+/// What the kernel has.
+#[derive(Debug, Default)]
+pub(super) struct Kernel {
+    peers: BTreeMap<PeerName, PlannedPeer>,
+    stations: BTreeMap<Mac, PeerName>,
+    /// Peers that the router of now has planned something for: what it does not plan any more goes.
+    planned: Plan,
+}
+
+impl Kernel {
+    /// Does as the plan says; what an earlier router left and this one has not planned yet stays. Returns the sets to receive
+    /// with that are new.
+    pub(super) fn apply(&mut self, plan: &Plan) -> Vec<(PeerName, u32)> {
+        self.peers.retain(|peer, _| plan.peers.contains_key(peer) || !self.planned.peers.contains_key(peer));
+        self.stations.retain(|mac, _| plan.stations.contains_key(mac) || !self.planned.stations.contains_key(mac));
+        let mut installed = Vec::new();
+        for (peer, planned) in &plan.peers {
+            let mut planned = planned.clone();
+            let before = self.peers.get(peer).and_then(esp).cloned().unwrap_or_default();
+            if let Protection::Esp(esp) = &mut planned.protection {
+                installed.extend(new_sets(&before, esp).map(|spi| (*peer, spi)));
+                let was_planned = self.planned.peers.contains_key(peer);
+                esp.send = esp.send.take().or_else(|| before.send.clone().filter(|_| !was_planned));
+                if !was_planned {
+                    esp.receive.extend(before.receive);
+                }
+            }
+            self.peers.insert(*peer, planned);
+        }
+        self.stations.extend(plan.stations.iter().map(|(mac, peer)| (*mac, *peer)));
+        self.planned = plan.clone();
+        installed
+    }
+
+    /// How many peers it has something for.
+    pub(super) fn peers(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// The router is another one now.
+    pub(super) fn router_restarted(&mut self) {
+        self.planned = Plan::default();
+    }
+
+    /// Which peer a frame to `mac` goes to by the fast datapath; None if it goes to the TAP.
+    pub(super) fn carries(&self, mac: Mac) -> Option<PeerName> {
+        let peer = self.stations.get(&mac)?;
+        self.peers.get(peer).filter(|planned| planned.carries).map(|_| *peer)
+    }
+
+    /// What a packet to `peer` is sealed with: None if none leaves; the inner None is clear.
+    pub(super) fn seal(&self, peer: PeerName) -> Option<Option<SaSet>> {
+        match &self.peers.get(&peer)?.protection {
+            Protection::Clear => Some(None),
+            Protection::Esp(esp) => esp.send.clone().map(Some),
+        }
+    }
+
+    /// Whether a packet from `peer` that was sealed so is accepted.
+    pub(super) fn opens(&self, peer: PeerName, seal: Option<&SaSet>) -> bool {
+        match (self.peers.get(&peer).map(|planned| &planned.protection), seal) {
+            (Some(Protection::Clear), None) => true,
+            (Some(Protection::Esp(esp)), Some(set)) => esp.receive.contains(set),
+            (Some(Protection::Clear), Some(_)) | (Some(Protection::Esp(_)) | None, _) => false,
+        }
+    }
+}
+
+fn esp(planned: &PlannedPeer) -> Option<&EspPlan> {
+    match &planned.protection {
+        Protection::Clear => None,
+        Protection::Esp(esp) => Some(esp),
+    }
+}
+
+fn new_sets(before: &EspPlan, now: &EspPlan) -> impl Iterator<Item = u32> {
+    now.receive.iter().filter(|set| !before.receive.contains(set)).map(|set| set.spi)
+}
