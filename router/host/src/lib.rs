@@ -14,12 +14,14 @@ mod netlink;
 mod netns;
 mod nft;
 pub mod poll;
+mod sockopt;
 mod sysctl;
 pub mod tap;
 #[cfg(test)]
 mod testing;
 pub mod udp;
 mod underlay;
+pub mod xfrm;
 
 pub use error::HostError;
 pub use fake::FakeHost;
