@@ -140,6 +140,11 @@ pub enum HostError {
         /// How long we waited.
         seconds: u64,
     },
+    /// Somebody else's IPsec policy has the place of ours.
+    #[error(
+        "an IPsec policy of another program for {0} stands where ours belongs: look with `ip xfrm policy`, and remove it"
+    )]
+    ForeignPolicy(String),
     /// No way to an address.
     #[error("no route to {0}")]
     NoRoute(IpAddr),
@@ -192,6 +197,7 @@ impl HostError {
             | Self::Kernel { .. }
             | Self::Unexpected { .. }
             | Self::Timeout { .. }
+            | Self::ForeignPolicy(_)
             | Self::NoRoute(_)
             | Self::Busy
             | Self::Stopped

@@ -18,12 +18,14 @@ mod netns;
 mod nft;
 mod packet_socket;
 pub mod poll;
+mod sockopt;
 mod sysctl;
 pub mod tap;
 #[cfg(test)]
 mod testing;
 pub mod udp;
 mod underlay;
+pub mod xfrm;
 
 pub use error::HostError;
 pub use fake::FakeHost;
