@@ -47,6 +47,8 @@ reasons! {
     BadFrame = "bad_frame",
     /// Bridge-internal group address (spanning tree, LLDP): never crosses the mesh.
     LinkLocalGroup = "link_local_group",
+    /// A heartbeat of the fast datapath that came by the sleeve: it would prove what it did not pass.
+    StrayHeartbeat = "stray_heartbeat",
     /// A frame whose destination is on our own bridge, or which came from the mesh with one of our own stations as source.
     Looped = "looped",
     /// A relay record that names us but may not pass: no direct route to its next hop, or a wrong sender.

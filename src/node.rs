@@ -181,7 +181,8 @@ impl Node {
             }
             Input::SessionWanted { peer } => self.links.want(peer, now),
             Input::SessionWorn { index } => self.links.worn(index, now),
-            Input::FastDatapath { ability, mtu } => self.links.set_ability(ability, mtu, now),
+            Input::FastDatapath(ability) => self.links.set_ability(ability, now),
+            Input::ContainerMtu(mtu) => self.links.mtu = mtu,
             Input::EspInstalled { peer, spi, error } => self.links.esp_installed(peer, spi, error.as_deref(), now),
             Input::EspEnded { spi, lost } => self.links.esp_ended(spi, lost, now),
             Input::LocalAddresses(addresses) => {

@@ -1,5 +1,6 @@
 //! The numbers of the protocol, in one place.
 
+pub mod overhead;
 pub mod sleeve;
 
 /// TCP port of control connections and UDP port of the sleeve, unless configured.

@@ -15,6 +15,7 @@ use weft::{
     id::{NetworkName, Nickname},
     node::input::Target,
 };
+use weft_router::fastdp::{Mode, ModeError};
 
 /// Options of a router; what is not given is `None`, so that the file or the default may say.
 #[derive(Args, Deserialize, Default)]
@@ -62,12 +63,19 @@ pub(crate) struct RouterFlags {
     /// Connect to the peers of the last run
     #[arg(long, conflicts_with = "peers", help_heading = "Network")]
     pub(crate) resume: bool,
-    /// MTU of the bridge and of containers in bytes, 576 to 65535; IPv6 needs 1280 [default: as in the last run, or 1340]
+    /// MTU of the bridge and of containers in bytes, 576 to 65535; IPv6 needs 1280. `auto` follows the underlay, less what
+    /// frames cost on it: 1340 on Ethernet [default: auto]
     #[arg(long, value_name = "BYTES", help_heading = "Network")]
-    pub(crate) mtu: Option<u16>,
-    /// The fast datapath; only `off` works in this version [default: off]
+    pub(crate) mtu: Option<Mtu>,
+    /// How frames pass within the kernel where both ends can: `vxlan`, `ovs` (Open vSwitch), `auto` for the better of
+    /// those that the kernel has, or `off`. The sleeve carries all else [default: auto]
     #[arg(long, value_name = "MODE", help_heading = "Network")]
     pub(crate) fastdp: Option<Fastdp>,
+    /// Most ESP associations side by side for each direction of a link, 1, 2, 4 or 8, so that several cores can open what one
+    /// peer sends; both ends use the lesser number [default: one for each two cores]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=8), help_heading = "Network")]
+    #[serde(alias = "esp-lanes")]
+    pub(crate) esp_lanes: Option<u8>,
 
     /// Where status and metrics are served by HTTP, read-only; `off` for nowhere [default: 127.0.0.1:6784]
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Watching")]
@@ -98,18 +106,31 @@ pub(crate) struct RouterFlags {
     pub(crate) run_dir: Option<PathBuf>,
 }
 
-/// The fast datapath's mode: there is only `off` yet.
+/// The fast datapath's mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Fastdp;
+pub(crate) struct Fastdp(pub(crate) Mode);
 
 impl FromStr for Fastdp {
+    type Err = ModeError;
+
+    fn from_str(text: &str) -> Result<Self, ModeError> {
+        text.parse().map(Self)
+    }
+}
+
+/// The MTU; None follows the underlay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Mtu(pub(crate) Option<u16>);
+
+impl FromStr for Mtu {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "off" {
-            return Ok(Self);
+        if text == "auto" {
+            return Ok(Self(None));
         }
-        Err(format!("`{text}` is not available: modes other than `off` come with the fast datapath in a later version"))
+        let bad = |_| format!("`{text}` is neither a number of bytes up to 65535 nor `auto`");
+        text.parse().map(|mtu| Self(Some(mtu))).map_err(bad)
     }
 }
 
@@ -160,6 +181,21 @@ pub(crate) enum LogFormat {
 impl<'de> Deserialize<'de> for Fastdp {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         from_text(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Mtu {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum NumberOrText {
+            Number(u16),
+            Text(String),
+        }
+        match NumberOrText::deserialize(deserializer)? {
+            NumberOrText::Number(mtu) => Ok(Self(Some(mtu))),
+            NumberOrText::Text(text) => text.parse().map_err(de::Error::custom),
+        }
     }
 }
 

@@ -5,13 +5,14 @@ use std::{fs, io, path::Path};
 use anyhow::{Context, bail, ensure};
 use weft::id::Nickname;
 use weft_router::{
+    fastdp::Mode,
     Config,
     config::{DEFAULT_BRIDGE, DEFAULT_CONN_LIMIT, DEFAULT_HTTP_ADDR},
 };
 
 use crate::{
     cli::Globals,
-    flags::{HttpAddr, LogFormat, LogLevel, RouterFlags},
+    flags::{Fastdp, HttpAddr, LogFormat, LogLevel, Mtu, RouterFlags},
     password::{self, Source},
 };
 
@@ -75,7 +76,9 @@ impl Settings {
             trusted_subnets: flags.trusted_subnets.or(file.trusted_subnets).unwrap_or_default(),
             targets,
             resume,
-            mtu: flags.mtu.or(file.mtu),
+            mtu: flags.mtu.or(file.mtu).and_then(|Mtu(mtu)| mtu),
+            fastdp: flags.fastdp.or(file.fastdp).map_or(Mode::Auto, |Fastdp(mode)| mode),
+            esp_lanes: flags.esp_lanes.or(file.esp_lanes),
             bridge: DEFAULT_BRIDGE.to_owned(),
             http_addr,
             record: flags.record.or(file.record),

@@ -7,10 +7,13 @@ use std::{
 
 use ipnet::IpNet;
 use weft::{
+    fastdp::vxlan_port,
     id::{NetworkName, Nickname},
     node::input::Target,
     secret::NetworkSecret,
 };
+
+use crate::fastdp::Mode;
 
 /// Where the store is kept unless configured.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/weft";
@@ -54,9 +57,13 @@ pub struct Config {
     pub targets: Vec<Target>,
     /// Also connect to the targets of the last run, as the store remembers them.
     pub resume: bool,
-    /// MTU in bytes of the bridge and of containers, at least [`MTU_MIN`]; None keeps what an earlier run left, or takes
-    /// [`weft_host::BridgeConfig::DEFAULT_MTU`].
+    /// MTU in bytes of the bridge and of containers; None follows the underlay's
+    /// ([`weft::wire::overhead::container_mtu`]).
     pub mtu: Option<u16>,
+    /// Which fast datapath carries frames within the kernel.
+    pub fastdp: Mode,
+    /// Most ESP associations side by side for each direction of a link; None for as many as suit this machine.
+    pub esp_lanes: Option<u8>,
     /// Name of the bridge device; the TAP is named after it with `-tap` behind.
     pub bridge: String,
     /// Where the read-only HTTP API listens; None for nowhere.
@@ -74,6 +81,11 @@ impl Config {
     /// The file with the running router's process id, in `run_dir`.
     pub fn pid_path(run_dir: &Path) -> PathBuf {
         run_dir.join("weft.pid")
+    }
+
+    /// The UDP port of VXLAN: the one after ours; of the last one, itself, where no VXLAN can be.
+    pub fn vxlan_port(&self) -> u16 {
+        vxlan_port(self.port).unwrap_or(self.port)
     }
 
     /// The store, in `data_dir`.

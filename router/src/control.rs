@@ -10,7 +10,7 @@
 
 use std::{
     collections::VecDeque,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -23,6 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use weft::{
     api::Report,
+    fastdp::Ability,
     id::PeerName,
     node::{
         Node,
@@ -33,9 +34,12 @@ use weft::{
     time::Time,
 };
 
+use weft_host::Underlay;
+
 use crate::{
     dataplane::DataPlane,
     events::{self, EventCounts},
+    fastdp::FastPath,
     record::Recorder,
     transport::{Arrival, Transport},
 };
@@ -142,8 +146,12 @@ pub(crate) struct Sources {
     pub(crate) punts: mpsc::Receiver<Input>,
     /// The sockets of the control connections.
     pub(crate) arrivals: mpsc::Receiver<Arrival>,
+    /// What came of the fast datapath in the kernel.
+    pub(crate) fast: mpsc::Receiver<Input>,
+    /// The containers' MTU.
+    pub(crate) mtu: watch::Receiver<u16>,
     /// The host's addresses.
-    pub(crate) underlay: watch::Receiver<Vec<IpAddr>>,
+    pub(crate) underlay: watch::Receiver<Underlay>,
     /// Some when a worker has failed.
     pub(crate) failure: watch::Receiver<Option<String>>,
     /// Cancelled when the router shall stop.
@@ -156,6 +164,10 @@ pub(crate) struct Control<S> {
     pub(crate) node: Node,
     pub(crate) sleeve: S,
     pub(crate) transport: Transport,
+    /// The fast datapath, if there is one.
+    pub(crate) fast: Option<FastPath>,
+    /// What the host can do of it.
+    pub(crate) ability: Ability,
     pub(crate) recorder: Option<Recorder>,
     /// The targets to remember, for whoever writes them down.
     pub(crate) targets: watch::Sender<Vec<Target>>,
@@ -166,8 +178,9 @@ pub(crate) struct Control<S> {
 impl<S: Sleeve> Control<S> {
     /// Runs until told to stop, says goodbye, and gives the data plane back.
     pub(crate) async fn run(mut self, mut sources: Sources) -> (S, Result<(), ControlError>) {
-        let addresses = sources.underlay.borrow_and_update().clone();
-        self.feed(Input::LocalAddresses(addresses));
+        self.underlay_changed(&mut sources.underlay);
+        self.mtu_changed(&mut sources.mtu);
+        self.feed(Input::FastDatapath(self.ability.clone()));
         self.feed(Input::Timeout);
         let ended = self.serve(&mut sources).await;
         self.leave();
@@ -194,16 +207,28 @@ impl<S: Sleeve> Control<S> {
                     self.arrive(arrival);
                     drain(&mut sources.arrivals, |arrival| self.arrive(arrival));
                 }
-                Ok(()) = sources.underlay.changed() => {
-                    let addresses = sources.underlay.borrow_and_update().clone();
-                    self.feed(Input::LocalAddresses(addresses));
-                }
+                Some(input) = sources.fast.recv() => self.feed(input),
+                Ok(()) = sources.underlay.changed() => self.underlay_changed(&mut sources.underlay),
+                Ok(()) = sources.mtu.changed() => self.mtu_changed(&mut sources.mtu),
                 Ok(failure) = sources.failure.wait_for(Option::is_some) => {
                     return Err(ControlError::DataPlane(failure.clone().unwrap_or_default()));
                 }
                 error = self.transport.failed() => return Err(ControlError::Panic(error.to_string())),
             }
         }
+    }
+
+    fn underlay_changed(&mut self, underlay: &mut watch::Receiver<Underlay>) {
+        let addresses = underlay.borrow_and_update().addresses.clone();
+        self.feed(Input::LocalAddresses(addresses));
+    }
+
+    fn mtu_changed(&mut self, mtu: &mut watch::Receiver<u16>) {
+        let mtu = *mtu.borrow_and_update();
+        if let Some(fast) = &self.fast {
+            fast.set_mtu(mtu.into());
+        }
+        self.feed(Input::ContainerMtu(mtu));
     }
 
     /// Says goodbye to all peers.
@@ -259,6 +284,16 @@ impl<S: Sleeve> Control<S> {
             Output::Datagram { route: Route::Direct(address), bytes, .. } => self.sleeve.send(address, &bytes),
             Output::Datagram { to, route: Route::Relayed(relays), bytes } => self.sleeve.relay(to, &relays, &bytes),
             Output::Forwarding(forwarding) => self.sleeve.publish(forwarding),
+            Output::Plan(plan) => {
+                if let Some(fast) = &self.fast {
+                    fast.plan(plan);
+                }
+            }
+            Output::Heartbeat { to, bytes } => {
+                if let Some(fast) = &self.fast {
+                    fast.send(to, &bytes);
+                }
+            }
             Output::Event(event) => self.happened(event),
         }
         None

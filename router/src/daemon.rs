@@ -31,11 +31,12 @@ use tracing::{info, warn};
 use weft::{
     crypto::session::Cipher,
     entropy::Entropy,
+    fastdp::vni,
     id::Uid,
     node::{Node, NodeConfig, input::Target},
 };
 use weft_host::{
-    BridgeConfig, Host, HostError, Kernel,
+    BridgeConfig, FastConfig, Host, HostError, Kernel,
     tap::{self, TapError, TapQueue},
     udp::{self, UdpError},
 };
@@ -46,7 +47,9 @@ use crate::{
     control::{self, Control, ControlError, Sources},
     dataplane::{self, DataPlane, DataPlaneConfig, StartError},
     events::EventCounts,
+    fastdp::{FastPath, Setup},
     http::{self, Api, BindError},
+    mtu::{self, Mtu},
     record::{RecordError, Recorder},
     shutdown::Shutdown,
     stations::Stations,
@@ -141,10 +144,10 @@ pub fn run(config: Config) -> Result<Exit, RunError> {
     let store = Arc::new(Store::open(&config.data_dir, &Entropy::System)?);
     let runtime = runtime().map_err(RunError::Threads)?;
     let host: Arc<dyn Host> = Arc::new(Kernel::start(&config.bridge)?);
-    let data_dir = config.data_dir.clone();
+    let (data_dir, bridge, vxlan_port) = (config.data_dir.clone(), config.bridge.clone(), config.vxlan_port());
     let exit = runtime.block_on(start(config, store, host.clone()))?;
     if exit == Exit::Reset {
-        runtime.block_on(remains::remove(&*host, &data_dir))?;
+        runtime.block_on(remains::remove(&*host, &bridge, vxlan_port, &data_dir))?;
     }
     info!("stopped");
     Ok(exit)
@@ -158,7 +161,7 @@ pub fn reset(config: &Config) -> Result<(), RunError> {
     let _claim = PidFile::claim(&config.run_dir)?;
     let runtime = runtime().map_err(RunError::Threads)?;
     let host = Kernel::start(&config.bridge)?;
-    runtime.block_on(remains::remove(&host, &config.data_dir))
+    runtime.block_on(remains::remove(&host, &config.bridge, config.vxlan_port(), &config.data_dir))
 }
 
 async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result<Exit, RunError> {
@@ -171,7 +174,9 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
     let node_config = node_config(&config, &store, &*host, targets.clone(), started);
     let (node, recorder) = node(node_config, &config)?;
 
-    let taps = plug_in(&config, &*host, &store, workers).await?;
+    let (taps, mtu) = plug_in(&config, &*host, &store, workers).await?;
+    let (fast, ability, fast_inputs) = FastPath::start(setup(&config, &store), mtu.into());
+    let (mtu_now, mtu) = watch::channel(mtu);
     let (punts, punted) = dataplane::channel();
     let sleeve = DataPlane::start(DataPlaneConfig { taps, sockets, punts })?;
 
@@ -195,14 +200,27 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
         asks,
         punts: punted,
         arrivals,
+        fast: fast_inputs,
+        mtu,
         underlay: host.underlay(),
         failure: sleeve.failure(),
         stop: shutdown.token().clone(),
     };
-    let control =
-        Control { node, sleeve, transport, recorder, targets, started: Instant::now(), events: EventCounts::default() };
+    let control = Control {
+        node,
+        sleeve,
+        transport,
+        fast,
+        ability,
+        recorder,
+        targets,
+        started: Instant::now(),
+        events: EventCounts::default(),
+    };
+    let mtu = Mtu { host: host.clone(), fixed: config.mtu, now: mtu_now, peer: store.identity().name() };
 
-    let services = Services { listening, api, stations, store, targets: targets_seen, shutdown: shutdown.clone() };
+    let services =
+        Services { listening, api, stations, mtu, store, targets: targets_seen, shutdown: shutdown.clone() };
     let services = services.start().map_err(RunError::Threads)?;
     is_ready.send_replace(true);
     notify("READY=1");
@@ -262,11 +280,36 @@ fn node(node_config: NodeConfig, config: &Config) -> Result<(Node, Option<Record
     Ok((Node::new(node_config, Entropy::seeded(*seed)), Some(recorder)))
 }
 
-/// Makes bridge and TAP, and plugs the one into the other.
-async fn plug_in(config: &Config, host: &dyn Host, store: &Store, queues: usize) -> Result<Vec<TapQueue>, RunError> {
-    let wanted = BridgeConfig { peer: store.identity().name(), mtu: config.mtu.map(u32::from) };
+fn setup(config: &Config, store: &Store) -> Setup {
+    Setup {
+        mode: config.fastdp,
+        config: FastConfig {
+            bridge: config.bridge.clone(),
+            tap: tap_name(config),
+            port: config.vxlan_port(),
+            vni: vni(&config.network),
+            own: store.identity().name(),
+        },
+        secret: !config.secret.is_open(),
+        lanes: config.esp_lanes,
+    }
+}
+
+fn tap_name(config: &Config) -> String {
+    format!("{}-tap", config.bridge)
+}
+
+/// Makes bridge and TAP, and plugs the one into the other. Answers with the TAP's queues and the MTU.
+async fn plug_in(
+    config: &Config,
+    host: &dyn Host,
+    store: &Store,
+    queues: usize,
+) -> Result<(Vec<TapQueue>, u16), RunError> {
+    let mtu = config.mtu.unwrap_or_else(|| mtu::of(&host.underlay().borrow()));
+    let wanted = BridgeConfig { peer: store.identity().name(), mtu: Some(mtu.into()) };
     let bridge = host.ensure_bridge(wanted).await?;
-    let device = format!("{}-tap", config.bridge);
+    let device = tap_name(config);
     let deadline = Instant::now() + TAP_PATIENCE;
     let taps = loop {
         match tap::create(&device, queues) {
@@ -276,7 +319,7 @@ async fn plug_in(config: &Config, host: &dyn Host, store: &Store, queues: usize)
     };
     host.add_port(device).await?;
     info!(bridge = bridge.name, mtu = bridge.mtu, created = bridge.created, "bridge is ready");
-    Ok(taps)
+    Ok((taps, mtu))
 }
 
 /// A runtime on the thread that blocks on it.
@@ -285,7 +328,7 @@ fn runtime() -> io::Result<Runtime> {
 }
 
 /// A thread of the router's own.
-fn spawn<T: Send + 'static>(
+pub(crate) fn spawn<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<thread::JoinHandle<T>> {

@@ -24,7 +24,7 @@ pub(crate) struct EventCounts {
 /// Events of one peer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PeerEvents {
-    /// Changes of the path to it.
+    /// Changes of the path to it, and of the method.
     pub(crate) path_changes: u64,
     /// Key changes.
     pub(crate) rekeys: u64,
@@ -36,7 +36,9 @@ impl EventCounts {
         match event {
             Event::ConnectionEstablished { .. } => self.connections_established += 1,
             Event::ConnectionEnded { .. } => self.connections_ended += 1,
-            Event::PathChanged { peer, .. } => self.of(*peer, |counts| counts.path_changes += 1),
+            Event::PathChanged { peer, .. } | Event::MethodChanged { peer, .. } => {
+                self.of(*peer, |counts| counts.path_changes += 1);
+            }
             Event::Rekeyed { peer } => self.of(*peer, |counts| counts.rekeys += 1),
             Event::GossipRefused { channel, .. } => *self.gossip_refused.entry(channel).or_default() += 1,
             Event::PeerGone { peer } => {
@@ -66,6 +68,8 @@ pub(crate) fn log(event: &Event) {
         Event::PathChanged { peer, route: Some(Route::Relayed(relays)), reason } => {
             info!(%peer, ?relays, reason, "path by relay");
         }
+        Event::MethodChanged { peer, fastdp: true, reason } => info!(%peer, reason, "frames go by the fast datapath"),
+        Event::MethodChanged { peer, fastdp: false, reason } => warn!(%peer, reason, "frames go by the sleeve"),
         Event::PeerFound { peer } => info!(%peer, "peer found"),
         Event::PeerGone { peer } => info!(%peer, "peer gone"),
         Event::GossipRefused { peer, channel, reason } => warn!(%peer, channel, reason, "gossip refused"),

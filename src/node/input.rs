@@ -88,13 +88,10 @@ pub enum Input {
         /// Our index of it.
         index: u32,
     },
-    /// What the host can do of the fast datapath, and the largest IP packet of a container: its MTU in bytes.
-    FastDatapath {
-        /// What it can do.
-        ability: Ability,
-        /// The containers' MTU.
-        mtu: u16,
-    },
+    /// What the host can do of the fast datapath.
+    FastDatapath(Ability),
+    /// Largest IP packet of a container in bytes: its MTU.
+    ContainerMtu(u16),
     /// The kernel receives with a planned set of security associations, or says why it does not.
     EspInstalled {
         /// The peer.

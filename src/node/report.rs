@@ -10,12 +10,11 @@ use crate::{
     topology::record::PeerRecord,
     wire::{
         VERSION_MAX, VERSION_MIN,
+        overhead::ETHERNET_LEN,
         sleeve::{PACKET_OVERHEAD, RECORD_HEADER_LEN, relay_overhead},
     },
 };
 
-/// Bytes of an Ethernet header (IEEE 802.3), which come between a frame record and its IP packet.
-const ETHERNET_LEN: usize = 14;
 
 /// The methods by name, as users see them.
 const FASTDP: &str = "fastdp";

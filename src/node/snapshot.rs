@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Node;
 use crate::{
+    fastdp::heartbeat_mac,
     link::mtu,
     switch::forwarding::{Forwarding, PeerForwarding},
     wire::sleeve::relay_overhead,
@@ -12,7 +13,7 @@ use crate::{
 impl Node {
     /// The mesh as the data plane is to see it now.
     pub(super) fn snapshot(&self) -> Arc<Forwarding> {
-        let mut forwarding = Forwarding { name: Some(self.name), ..Forwarding::default() };
+        let mut forwarding = Forwarding { name: Some(self.name), heartbeats: Some(heartbeat_mac(self.name)), ..Forwarding::default() };
         for (peer, link) in self.links.iter() {
             for session in link.keys.receiving() {
                 forwarding.receiving.insert(session.local_index(), (peer, Arc::clone(session)));

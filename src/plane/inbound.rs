@@ -78,6 +78,9 @@ impl Plane {
         if forwarding.local.contains(&ethernet.source) {
             return Err(Drop::Looped);
         }
+        if forwarding.heartbeats == Some(ethernet.destination) {
+            return Err(Drop::StrayHeartbeat);
+        }
         out.frame(frame);
         self.counters.received(peer, frame.len());
         Ok(())

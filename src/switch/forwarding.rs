@@ -37,6 +37,8 @@ pub struct PeerForwarding {
 pub struct Forwarding {
     /// This node.
     pub name: Option<PeerName>,
+    /// Where heartbeats of the fast datapath to us go: never by the sleeve.
+    pub heartbeats: Option<Mac>,
     /// Every peer that frames may go to. Broadcast and multicast go to each of them that has a route.
     pub peers: BTreeMap<PeerName, PeerForwarding>,
     /// Whose bridge a station is on; stations of our own bridge are in `local`.

@@ -34,7 +34,8 @@ fn carried(count: usize, adjust: impl Fn(&mut NodeConfig, HostId)) -> Mesh {
 
 fn ready(sim: &mut Simulation, id: HostId, no_esp: Option<&str>) {
     let ability = Ability::Ready { backend: "vxlan".to_owned(), no_esp: no_esp.map(str::to_owned), lanes: 2 };
-    sim.tell(id, Input::FastDatapath { ability, mtu: 1340 });
+    sim.tell(id, Input::ContainerMtu(1340));
+    sim.tell(id, Input::FastDatapath(ability));
 }
 
 fn is_all_fast(sim: &Simulation, id: HostId) -> bool {

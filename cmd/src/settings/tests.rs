@@ -93,7 +93,8 @@ fn a_bad_file_names_line_and_key_but_shows_no_secret() {
     let unknown = error("port = 1\ncolour = 'red'");
     assert!(unknown.starts_with("line 2: unknown field `colour`, expected one of `password`"), "{unknown}");
     assert!(unknown.contains("`trusted_subnets`") && unknown.contains("`run_dir`"), "{unknown}");
-    assert!(error("fastdp = 'vxlan'").contains("come with the fast datapath"));
+    assert!(error("fastdp = 'fast'").contains("give auto, vxlan, ovs or off"));
+    assert!(error("mtu = 'large'").contains("nor `auto`"));
     assert!(error("http_addr = 'localhost'").contains("is not ADDRESS:PORT"));
     assert!(error("port = 0").contains("nonzero"));
     assert!(error("peers = ['a b']").contains("`a b` is not a peer"));
@@ -103,10 +104,21 @@ fn a_bad_file_names_line_and_key_but_shows_no_secret() {
 }
 
 #[test]
-fn the_only_fast_datapath_is_off() {
-    assert!(settle("", None, &["--fastdp", "off"]).is_ok());
-    let error = Cli::try_parse_from(["weft", "router", "--fastdp", "vxlan"]).err().unwrap().to_string();
-    assert!(error.contains("come with the fast datapath"), "{error}");
+fn modes_of_the_fast_datapath_have_names() {
+    for (flag, mode) in [("auto", Mode::Auto), ("vxlan", Mode::Vxlan), ("ovs", Mode::Ovs), ("off", Mode::Off)] {
+        assert_eq!(settle("", None, &["--fastdp", flag]).unwrap().config().fastdp, mode);
+        assert_eq!(mode.to_string(), flag);
+    }
+    let error = Cli::try_parse_from(["weft", "router", "--fastdp", "fast"]).err().unwrap().to_string();
+    assert!(error.contains("`fast` is no mode of the fast datapath"), "{error}");
+    assert!(Cli::try_parse_from(["weft", "router", "--esp-lanes", "9"]).is_err());
+}
+
+#[test]
+fn the_mtu_follows_the_underlay_unless_given() {
+    assert_eq!(settle("mtu = 1400", None, &["--mtu", "auto"]).unwrap().config().mtu, None);
+    assert_eq!(settle("mtu = 'auto'", None, &["--mtu", "1280"]).unwrap().config().mtu, Some(1280));
+    assert!(Cli::try_parse_from(["weft", "router", "--mtu", "70000"]).is_err());
 }
 
 #[test]

@@ -164,7 +164,8 @@ impl HostError {
         Self::Kernel { doing: doing.to_owned(), errno }
     }
 
-    pub(crate) fn io(doing: &str, error: &std::io::Error) -> Self {
+    /// What the system said when we were `doing` something.
+    pub fn io(doing: &str, error: &std::io::Error) -> Self {
         Self::kernel(doing, error.raw_os_error().map_or(Errno::UnknownErrno, Errno::from_raw))
     }
 

@@ -20,14 +20,14 @@ use weft::{
 use crate::{
     addressing,
     error::HostError,
-    host::{Answer, Bridge, BridgeConfig, EXPOSED, Facts, Host, Port},
+    host::{Answer, Bridge, BridgeConfig, EXPOSED, Facts, Host, Port, Underlay},
 };
 
 /// A host that exists only here.
 #[derive(Debug)]
 pub struct FakeHost {
     state: Mutex<State>,
-    underlay: watch::Sender<Vec<IpAddr>>,
+    underlay: watch::Sender<Underlay>,
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +50,7 @@ impl Default for FakeHost {
 impl FakeHost {
     /// A host with nothing on it.
     pub fn new() -> Self {
-        Self { state: Mutex::default(), underlay: watch::Sender::new(Vec::new()) }
+        Self { state: Mutex::default(), underlay: watch::Sender::new(Underlay::default()) }
     }
 
     /// Lets a container's namespace exist.
@@ -67,7 +67,7 @@ impl FakeHost {
     pub fn set_underlay(&self, mut addresses: Vec<IpAddr>) {
         addresses.retain(|address| addressing::is_underlay(*address));
         addresses.sort();
-        self.underlay.send_replace(addresses);
+        self.underlay.send_modify(|underlay| underlay.addresses = addresses);
     }
 
     /// Lets the next call fail.
@@ -192,7 +192,7 @@ impl Host for FakeHost {
         self.answer(|_| Ok(1500))
     }
 
-    fn underlay(&self) -> watch::Receiver<Vec<IpAddr>> {
+    fn underlay(&self) -> watch::Receiver<Underlay> {
         self.underlay.subscribe()
     }
 

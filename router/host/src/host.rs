@@ -78,9 +78,8 @@ pub trait Host: Send + Sync {
     /// What the kernel says, for example ENETUNREACH.
     fn underlay_mtu(&self, towards: IpAddr) -> Answer<u32>;
 
-    /// Addresses of this host where peers may reach it: not loopback, not link-local, not on anything of ours. Sorted; the receiver
-    /// sees each change.
-    fn underlay(&self) -> watch::Receiver<Vec<IpAddr>>;
+    /// What this host is to its peers; the receiver sees each change.
+    fn underlay(&self) -> watch::Receiver<Underlay>;
 
     /// What does not change while we run.
     fn facts(&self) -> Facts;
@@ -90,6 +89,15 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// [`HostError::Incomplete`] with everything that could not be removed; the rest is gone.
     fn reset(&self) -> Answer<()>;
+}
+
+/// What a host is to its peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Underlay {
+    /// Addresses where peers may reach it: not loopback, not link-local, not on anything of ours. Sorted.
+    pub addresses: Vec<IpAddr>,
+    /// Bytes of the largest IP packet that all devices with such addresses take; none without a device.
+    pub mtu: Option<u32>,
 }
 
 /// How the bridge shall be.

@@ -17,7 +17,7 @@ use weft::api::{AttachRequest, Attachment, ExposeRequest};
 
 use crate::{
     error::HostError,
-    host::{Answer, Bridge, BridgeConfig, Facts, Host, Port},
+    host::{Answer, Bridge, BridgeConfig, Facts, Host, Port, Underlay},
     netlink::Netlink,
     underlay,
 };
@@ -33,7 +33,7 @@ type Job = Box<dyn FnOnce(&Edge) + Send>;
 #[derive(Debug)]
 pub struct Kernel {
     jobs: Option<mpsc::Sender<Job>>,
-    underlay: watch::Receiver<Vec<IpAddr>>,
+    underlay: watch::Receiver<Underlay>,
     stop: Option<oneshot::Sender<()>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -135,7 +135,7 @@ impl Host for Kernel {
         self.ask(move |edge| edge.netlink.route_mtu(towards))
     }
 
-    fn underlay(&self) -> watch::Receiver<Vec<IpAddr>> {
+    fn underlay(&self) -> watch::Receiver<Underlay> {
         self.underlay.clone()
     }
 

@@ -31,5 +31,5 @@ pub use error::HostError;
 pub use fake::FakeHost;
 pub use fastdp::{FakeFastDatapath, FastConfig, FastDatapath, Vxlan};
 pub use heartbeat::HeartbeatSocket;
-pub use host::{Answer, Bridge, BridgeConfig, EXPOSED, Facts, Host, Port};
+pub use host::{Answer, Bridge, BridgeConfig, EXPOSED, Facts, Host, Port, Underlay};
 pub use kernel::Kernel;

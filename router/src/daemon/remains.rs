@@ -6,15 +6,23 @@ use tracing::info;
 use weft_host::Host;
 
 use super::RunError;
+use crate::fastdp;
 
 /// Our files begin with this.
 const PREFIX: &[u8] = b"weft.";
 
 /// Leaves the host as it was before. Goes on after a failure, and reports the first.
-pub(super) async fn remove(host: &dyn Host, data_dir: &Path) -> Result<(), RunError> {
+pub(super) async fn remove(
+    host: &dyn Host,
+    bridge: &str,
+    vxlan_port: u16,
+    data_dir: &Path,
+) -> Result<(), RunError> {
+    // Before the bridge, which its devices are ports of; states and policies last of that, so that nothing leaves in clear.
+    let fast = fastdp::remove(bridge, vxlan_port).map_err(RunError::from);
     let host = host.reset().await.map_err(RunError::from);
     let files = remove_files(data_dir);
-    host.and(files)?;
+    fast.and(host).and(files)?;
     info!(data_dir = %data_dir.display(), "bridge, containers' interfaces and stored data are removed");
     Ok(())
 }
@@ -55,7 +63,7 @@ mod tests {
         }
         let host = FakeHost::new();
         host.ensure_bridge(BridgeConfig { peer: PeerName([2; 6]), mtu: None }).await.unwrap();
-        remove(&host, &data_dir).await.unwrap();
+        remove(&host, "weft", 6784, &data_dir).await.unwrap();
         assert!(host.ports().await.is_err(), "the bridge is gone");
         let left: Vec<_> = fs::read_dir(&data_dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["letter.txt"]);
@@ -63,8 +71,8 @@ mod tests {
         fs::remove_file(data_dir.join("letter.txt")).unwrap();
         fs::write(data_dir.join("weft.redb"), "").unwrap();
         host.fail_next(HostError::Busy);
-        assert!(matches!(remove(&host, &data_dir).await, Err(RunError::Host(HostError::Busy))));
+        assert!(matches!(remove(&host, "weft", 6784, &data_dir).await, Err(RunError::Host(HostError::Busy))));
         assert!(!data_dir.exists(), "the files are removed all the same");
-        remove(&host, &data_dir).await.unwrap();
+        remove(&host, "weft", 6784, &data_dir).await.unwrap();
     }
 }

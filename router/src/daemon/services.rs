@@ -15,6 +15,7 @@ use weft::node::input::Target;
 use super::{Exit, RunError, runtime, spawn};
 use crate::{
     http::{Api, Listening},
+    mtu::Mtu,
     shutdown::Shutdown,
     stations::Stations,
     store::Store,
@@ -28,6 +29,7 @@ pub(super) struct Services {
     pub(super) listening: Listening,
     pub(super) api: Api,
     pub(super) stations: Stations,
+    pub(super) mtu: Mtu,
     pub(super) store: Arc<Store>,
     /// The targets to remember; ends with the control task.
     pub(super) targets: watch::Receiver<Vec<Target>>,
@@ -47,10 +49,11 @@ impl Services {
     }
 
     async fn run(self) -> Result<(), RunError> {
-        let Self { listening, api, stations, store, targets, shutdown } = self;
+        let Self { listening, api, stations, mtu, store, targets, shutdown } = self;
         let mut tasks = JoinSet::new();
         tasks.spawn(listening.serve(api, shutdown.token().clone()));
         tasks.spawn(stations.run(shutdown.token().clone()));
+        tasks.spawn(mtu.run(shutdown.token().clone()));
         tasks.spawn(keep_targets(store, targets));
         tasks.spawn(heed_signals(shutdown.clone()));
         let mut ended = Ok(());

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use weft::{id::NetworkName, secret::NetworkSecret};
 
 use super::*;
+use crate::fastdp::Mode;
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -72,6 +73,8 @@ fn config(directory: &Path) -> Config {
         targets: Vec::new(),
         resume: false,
         mtu: None,
+        fastdp: Mode::Off,
+        esp_lanes: None,
         bridge: "weft".to_owned(),
         http_addr: Some("127.0.0.1:6784".parse().unwrap()),
         record: None,

@@ -19,10 +19,9 @@ use crate::{
 };
 
 impl Links {
-    /// What the host can do of the fast datapath, and the containers' MTU.
-    pub(in crate::node) fn set_ability(&mut self, ability: Ability, mtu: u16, now: Time) {
+    /// What the host can do of the fast datapath.
+    pub(in crate::node) fn set_ability(&mut self, ability: Ability, now: Time) {
         self.fast.ability = ability;
-        self.mtu = mtu;
         self.touch_all(now);
     }
 

@@ -379,7 +379,7 @@ fn the_underlay_is_followed() {
     on_a_host(|| {
         let kernel = launch();
         let mut underlay = kernel.underlay();
-        assert_eq!(*underlay.borrow_and_update(), Vec::<IpAddr>::new());
+        assert_eq!(*underlay.borrow_and_update(), Underlay::default());
         let other = Container::new();
         let namespace = crate::netns::Namespace::find(&other.path).unwrap();
         let netlink = Netlink::open().unwrap();
@@ -391,7 +391,8 @@ fn the_underlay_is_followed() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let seen = runtime.block_on(async { tokio::time::timeout(PATIENCE, underlay.changed()).await });
         seen.unwrap().unwrap();
-        assert_eq!(*underlay.borrow(), ["192.0.2.1".parse::<IpAddr>().unwrap()]);
+        let addresses = vec!["192.0.2.1".parse().unwrap()];
+        assert_eq!(*underlay.borrow(), Underlay { addresses, mtu: Some(1420) });
         assert_eq!(done(kernel.underlay_mtu("192.0.2.9".parse().unwrap())), Ok(1420));
         let nowhere = "198.51.100.1".parse().unwrap();
         assert_eq!(done(kernel.underlay_mtu(nowhere)), Err(HostError::NoRoute(nowhere)));

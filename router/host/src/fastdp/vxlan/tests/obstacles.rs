@@ -89,7 +89,7 @@ fn the_rest_of_the_host_knows_whose_the_devices_are() {
         let own = [stage::underlay(1, false), stage::underlay(1, true)];
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let seen = runtime.block_on(async {
-            tokio::time::timeout(PATIENCE, underlay.wait_for(|addresses| addresses[..] == own)).await.is_ok()
+            tokio::time::timeout(PATIENCE, underlay.wait_for(|underlay| underlay.addresses[..] == own)).await.is_ok()
         });
         assert!(seen);
 

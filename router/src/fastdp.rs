@@ -1,0 +1,311 @@
+//! The driver of the fast datapath: makes the kernel have what the node plans, and tells the node what came of it.
+//!
+//! ```text
+//!   control ── Plan (the newest counts) ──▶ weft-fastdp: IPsec first, then forwarding ──▶ kernel
+//!      ▲ ▲                                        │
+//!      │ └──── keys installed, worn, lost; stations heard ◀── looks each second
+//!      └────── heartbeats, by a packet socket on the bridge
+//! ```
+//! The threads block in the kernel; the control task never waits for them. When they end, the kernel goes on: nothing is taken back
+//! but by a reset.
+
+mod backend;
+
+use std::{
+    io,
+    sync::{Arc, mpsc as blocking},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+use tracing::{debug, info, warn};
+use weft::{
+    fastdp::{Ability, Plan},
+    id::PeerName,
+    node::input::{Input, Origin},
+};
+use weft_host::{
+    FastDatapath, HeartbeatSocket, HostError,
+    poll::{Poller, Waker},
+    xfrm::Xfrm,
+};
+
+
+pub use self::backend::{Mode, ModeError};
+pub(crate) use self::backend::{Setup, remove};
+use crate::daemon::spawn;
+
+/// What the thread has to say and the control task has not taken yet. Full: the thread waits.
+const INPUTS_MAX: usize = 256;
+/// How often the kernel is looked at: whether our devices, states and policies are still there.
+const INSPECT_EVERY: Duration = Duration::from_secs(1);
+/// How often keys are asked how much they have sealed, and the bridge whom it has heard.
+const COUNT_EVERY: Duration = Duration::from_secs(10);
+/// What an earlier router left and no plan has asked for goes after this: as long as peers keep what is ours.
+const GRACE: Duration = weft::link::fast::HOLD;
+/// Largest heartbeat that is read: of the largest MTU.
+const HEARTBEAT_MAX: usize = 65_536;
+/// How long a wait for heartbeats lasts at most; nothing depends on it.
+const LISTEN_FOR: Duration = Duration::from_secs(60);
+/// Heartbeats that are taken before the thread looks whether it shall end.
+const BUDGET: usize = 64;
+
+/// An order to the thread.
+#[derive(Debug)]
+enum Order {
+    Plan(Arc<Plan>),
+    Mtu(u32),
+}
+
+/// The control task's end.
+#[derive(Debug)]
+pub(crate) struct FastPath {
+    orders: Option<blocking::Sender<Order>>,
+    beats: Arc<HeartbeatSocket>,
+    own: PeerName,
+    waker: Waker,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What becomes of starting it: the control task's end, what the node is told, and where its inputs come from.
+pub(crate) type Started = (Option<FastPath>, Ability, mpsc::Receiver<Input>);
+
+impl FastPath {
+    /// Opens the fast datapath in the calling thread's network namespace. Where that does not work the sleeve carries all, and the
+    /// node is told why.
+    pub(crate) fn start(setup: Setup, mtu: u32) -> Started {
+        let (told, inputs) = mpsc::channel(INPUTS_MAX);
+        if setup.mode == Mode::Off {
+            if let Err(error) = remove(&setup.config.bridge, setup.config.port) {
+                warn!(%error, "cannot remove what an earlier run left of the fast datapath");
+            }
+            return (None, Ability::Off(String::new()), inputs);
+        }
+        match Self::open(setup, mtu, told) {
+            Ok((path, ability)) => (Some(path), ability, inputs),
+            Err(error) => {
+                warn!(%error, "there is no fast datapath: all frames go by the sleeve");
+                (None, Ability::Off(error.to_string()), inputs)
+            }
+        }
+    }
+
+    fn open(setup: Setup, mtu: u32, told: mpsc::Sender<Input>) -> Result<(Self, Ability), HostError> {
+        let system = |doing| move |error: io::Error| HostError::io(doing, &error);
+        let own = setup.config.own;
+        let beats = Arc::new(HeartbeatSocket::open(&setup.config.bridge, own)?);
+        let (poller, waker) = (Poller::new().map_err(system("wait"))?, Waker::new().map_err(system("wait"))?);
+        poller.add(&*beats, 0).and_then(|()| poller.add(&waker, 1)).map_err(system("wait for heartbeats"))?;
+        let (orders, queue) = blocking::channel();
+        let mut path = Self { orders: Some(orders), beats: Arc::clone(&beats), own, waker, threads: Vec::new() };
+        let heard = told.clone();
+        let listener = spawn("weft-beats", move || listen(&poller, &beats, &heard));
+        path.threads.push(listener.map_err(system("start a thread"))?);
+        let (opened, answer) = blocking::channel();
+        let worker = spawn("weft-fastdp", move || {
+            // Sockets of the kernel belong to the thread that opens them, as all calls do.
+            let worker = setup.open(mtu);
+            let ability = worker.as_ref().map(|(_, _, ability)| ability.clone()).map_err(Clone::clone);
+            if opened.send(ability).is_ok()
+                && let Ok((datapath, xfrm, _)) = worker
+            {
+                Worker::new(datapath, xfrm, told).work(&queue);
+            }
+        });
+        path.threads.push(worker.map_err(system("start a thread"))?);
+        let ability = answer.recv().unwrap_or(Err(HostError::Stopped))?;
+        info!(fastdp = ability.backend(), no_esp = ability.info(), "the fast datapath is ready");
+        Ok((path, ability))
+    }
+
+    /// Has the kernel do as this plan says.
+    pub(crate) fn plan(&self, plan: Arc<Plan>) {
+        self.order(Order::Plan(plan));
+    }
+
+    /// Gives the devices another MTU.
+    pub(crate) fn set_mtu(&self, mtu: u32) {
+        self.order(Order::Mtu(mtu));
+    }
+
+    /// Sends a heartbeat; one that the kernel does not take is lost, like any.
+    pub(crate) fn send(&self, to: PeerName, packet: &[u8]) {
+        if let Err(error) = self.beats.send(to, self.own, packet) {
+            debug!(%error, peer = %to, "a heartbeat was not sent");
+        }
+    }
+
+    fn order(&self, order: Order) {
+        // A thread that is gone has said why.
+        let _ = self.orders.as_ref().map(|orders| orders.send(order));
+    }
+}
+
+impl Drop for FastPath {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        self.waker.wake();
+        for thread in self.threads.drain(..) {
+            // A panic there has been reported already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Takes heartbeats until woken.
+fn listen(poller: &Poller, beats: &HeartbeatSocket, told: &mpsc::Sender<Input>) {
+    let mut buffer = vec![0; HEARTBEAT_MAX];
+    loop {
+        let Ok(ready) = poller.wait(LISTEN_FOR) else { return };
+        if ready.contains(1) || told.is_closed() {
+            return;
+        }
+        for _ in 0..BUDGET {
+            match beats.receive(&mut buffer) {
+                Ok(Some(len)) => {
+                    let bytes = buffer.get(..len).unwrap_or_default().to_vec();
+                    // When the control task has too much to do, heartbeats are not what it needs more of.
+                    let _ = told.try_send(Input::Datagram { origin: Origin::Fast, bytes });
+                }
+                Ok(None) => {}
+                // Nothing waits; or the bridge is gone, and heartbeats stay away, from which the node draws its conclusions.
+                Err(_) => break,
+            }
+        }
+    }
+}
+
+/// The thread's state.
+struct Worker {
+    datapath: Box<dyn FastDatapath>,
+    xfrm: Option<Xfrm>,
+    told: mpsc::Sender<Input>,
+    plan: Arc<Plan>,
+    /// The last plan is not in force as a whole, or something was mended.
+    is_behind: bool,
+    started: Instant,
+    inspected: Instant,
+    counted: Instant,
+    is_settled: bool,
+    /// What was complained of last: once is enough.
+    complaint: Option<String>,
+}
+
+impl Worker {
+    fn new(datapath: Box<dyn FastDatapath>, xfrm: Option<Xfrm>, told: mpsc::Sender<Input>) -> Self {
+        let now = Instant::now();
+        Self {
+            datapath,
+            xfrm,
+            told,
+            plan: Arc::default(),
+            is_behind: false,
+            started: now,
+            inspected: now,
+            counted: now,
+            is_settled: false,
+            complaint: None,
+        }
+    }
+
+    fn work(mut self, queue: &blocking::Receiver<Order>) {
+        loop {
+            match queue.recv_timeout(INSPECT_EVERY) {
+                Ok(order) => {
+                    self.obey(order);
+                    // Of plans that queued up meanwhile only the newest counts.
+                    queue.try_iter().for_each(|order| self.obey(order));
+                }
+                Err(blocking::RecvTimeoutError::Timeout) => {}
+                Err(blocking::RecvTimeoutError::Disconnected) => return,
+            }
+            if self.is_behind {
+                let applied = self.apply();
+                self.is_behind = applied.is_err();
+                self.complain(applied);
+            }
+            if self.inspected.elapsed() >= INSPECT_EVERY {
+                self.inspected = Instant::now();
+                let inspected = self.inspect();
+                self.complain(inspected);
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Plan(plan) => {
+                self.plan = plan;
+                self.is_behind = true;
+            }
+            Order::Mtu(mtu) => {
+                let set = self.datapath.set_mtu(mtu);
+                self.complain(set);
+            }
+        }
+    }
+
+    /// IPsec first: what frames will be sealed with has to be there before they go.
+    fn apply(&mut self) -> Result<(), HostError> {
+        if let Some(xfrm) = &mut self.xfrm {
+            for installed in xfrm.apply(&self.plan)? {
+                let (peer, spi, error) = (installed.peer, installed.spi, installed.error);
+                self.tell(Input::EspInstalled { peer, spi, error });
+            }
+        }
+        let messages = self.datapath.apply(&self.plan)?;
+        debug!(messages, peers = self.plan.peers.len(), stations = self.plan.stations.len(), "the kernel has the plan");
+        Ok(())
+    }
+
+    fn inspect(&mut self) -> Result<(), HostError> {
+        if !self.is_settled && self.started.elapsed() >= GRACE {
+            self.is_settled = true;
+            self.datapath.settle()?;
+            self.xfrm.as_mut().map(Xfrm::settle).transpose()?;
+        }
+        for mended in self.datapath.inspect()? {
+            warn!("mended the fast datapath: {mended}");
+        }
+        if let Some(xfrm) = &mut self.xfrm {
+            let damage = xfrm.inspect()?;
+            if damage.repaired > 0 {
+                warn!(policies = damage.repaired, "put back IPsec policies that somebody removed or changed");
+            }
+            for spi in damage.lost {
+                warn!(spi, "somebody removed IPsec states of ours: making new keys");
+                self.tell(Input::EspEnded { spi, lost: true });
+            }
+        }
+        if self.counted.elapsed() >= COUNT_EVERY {
+            self.counted = Instant::now();
+            self.count()?;
+        }
+        Ok(())
+    }
+
+    fn count(&mut self) -> Result<(), HostError> {
+        for mac in self.datapath.learnt()? {
+            self.tell(Input::Station { mac, addresses: Vec::new(), attached: false });
+        }
+        let worn = self.xfrm.as_mut().map(Xfrm::worn).transpose()?;
+        for spi in worn.into_iter().flatten() {
+            self.tell(Input::EspEnded { spi, lost: false });
+        }
+        Ok(())
+    }
+
+    fn tell(&self, input: Input) {
+        // A control task that is gone has no use for it.
+        let _ = self.told.blocking_send(input);
+    }
+
+    fn complain<T>(&mut self, outcome: Result<T, HostError>) {
+        let complaint = outcome.err().map(|error| error.to_string());
+        if let Some(error) = complaint.as_ref().filter(|_| complaint != self.complaint) {
+            warn!(error, "the kernel's fast datapath is not as planned; trying again");
+        }
+        self.complaint = complaint;
+    }
+}
