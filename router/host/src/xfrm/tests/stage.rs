@@ -91,6 +91,22 @@ pub(super) fn underlay(number: u8, ipv6: bool) -> String {
 }
 
 impl Host {
+    /// A container that `host` forwards packets for: 10.7.0.2.
+    pub(super) fn beside(host: &Self) -> Self {
+        let namespace = format!("{}c", host.namespace);
+        run(&format!("ip netns add {namespace}"));
+        let container = Self { namespace, number: 2 };
+        run(&format!("ip link add c0 netns {} type veth peer name eth0 netns {}", host.namespace, container.namespace));
+        for command in ["ip addr add 10.7.0.1/24 dev c0", "ip link set c0 up", "sysctl -q -w net.ipv4.ip_forward=1"] {
+            host.run(command);
+        }
+        for command in ["ip addr add 10.7.0.2/24 dev eth0", "ip link set eth0 up", "ip route add default via 10.7.0.1"]
+        {
+            container.run(command);
+        }
+        container
+    }
+
     /// Runs something on a thread inside.
     pub(super) fn inside<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
@@ -151,6 +167,8 @@ pub(super) struct OnWire {
     pub(super) esp: u32,
     pub(super) esp_in_udp: u32,
     pub(super) clear: u32,
+    /// Other UDP from or to containers.
+    pub(super) other: u32,
 }
 
 impl Wire {
@@ -171,6 +189,7 @@ impl Wire {
                 (17, 4500) if length > payload + 12 && frame[payload + 8..payload + 12] != [0; 4] => {
                     seen.esp_in_udp += 1
                 }
+                (17, _) if frame[26..28] == [10, 7] => seen.other += 1,
                 _ => {}
             }
         }
