@@ -12,11 +12,16 @@
 //! - **Never somebody else's.** Ours are states with our reqid and policies for UDP to our port with our priorities; all else is left
 //!   alone. What an earlier router left is taken over as it is, and removed by [`Xfrm::settle`] when nobody asked for it.
 //!
+//! What it cannot prevent: a process of the host itself, in the router's namespace, that sends to our port at a peer has its packets
+//! sealed, too. Such a process is trusted as the host is.
+//!
 //! Calls block, each for a bounded time. The counters of packets are the kernel's.
 
 mod bytes;
 mod encap;
+mod kernel;
 mod message;
+mod report;
 mod socket;
 mod stat;
 mod wanted;
@@ -24,21 +29,21 @@ mod wanted;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
 };
 
-use nix::errno::Errno;
 use weft::{
-    fastdp::{Plan, SA_KEY_LEN, SaKey, SaSet},
+    fastdp::{Plan, SaKey, SaSet},
     id::PeerName,
 };
 
 pub use encap::EncapSocket;
+pub use report::{Damage, Installed, LaneCount};
 pub use stat::{XfrmCounter, XfrmCounters};
 
 use crate::error::HostError;
-use message::{Ours, Policy, Seen, Selector, State, StateId, Verdict, Way, read_seen};
-use socket::{Refusal, XfrmSocket};
+use kernel::XfrmKernel;
+use message::{Policy, Seen, Selector, StateId, Verdict, Way};
 use stat::Stat;
 use wanted::Direction;
 
@@ -46,25 +51,16 @@ use wanted::Direction;
 pub const WORN_PACKETS: u64 = 1 << 31;
 /// After so many bytes a key is worn: 64 GiB, 2^32 blocks of AES, with a chance of 2^-65 to tell them from noise.
 pub const WORN_BYTES: u64 = 64 << 30;
-/// Packets by which one may overtake another, tried in this order: the most that the kernel can do, since each core of the sender and
-/// each queue of a network card reorders; all kernels are said to take the first.
-const WINDOWS: [u32; 4] = [4096, 2048, 1024, 32];
-/// We seal, and take nothing, but without a window there are no extended sequence numbers.
-const NO_WINDOW: u32 = 32;
-/// For the state that shows what the kernel can do. From the range that no IKE daemon chooses from and no peer of ours (below 256,
-/// RFC 4303 §2.1): it cannot stand in anybody's way.
-const TRIAL_SPI: u32 = 255;
-
 /// The states and policies of one network on this host.
 pub struct Xfrm {
-    ours: Ours,
-    socket: XfrmSocket,
+    kernel: XfrmKernel,
     states: BTreeMap<StateId, Have<Option<SaKey>>>,
     policies: BTreeMap<Selector, Have<Policy>>,
     plan: Plan,
     guarded: bool,
     settled: bool,
-    tried: BTreeSet<StateId>,
+    /// Sets that receive and were told of, and the peers' addresses that they are bound to.
+    tried: BTreeMap<StateId, Option<IpAddr>>,
     untold: Vec<Installed>,
     failures: BTreeMap<PeerName, String>,
     worn: BTreeSet<StateId>,
@@ -88,60 +84,22 @@ enum Since {
     Gone,
 }
 
-/// A set of states that receives was tried.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Installed {
-    /// Whose packets it is for.
-    pub peer: PeerName,
-    /// SPI of its lane 0.
-    pub spi: u32,
-    /// Why it is not there, in words for people; None if it is.
-    pub error: Option<String>,
-}
-
-/// What one state has seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaneCount {
-    /// The other end.
-    pub peer: PeerName,
-    /// Whether we send by it.
-    pub sends: bool,
-    /// Its own SPI, not the set's.
-    pub spi: u32,
-    /// Packets sealed, or opened.
-    pub packets: u64,
-    /// Bytes of them.
-    pub bytes: u64,
-}
-
-/// What others did to our states and policies.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Damage {
-    /// Policies that were missing or changed, and are right again.
-    pub repaired: usize,
-    /// SPIs of lane 0 of sets that are gone, wholly or in part: new keys are needed.
-    pub lost: Vec<u32>,
-}
-
 impl Xfrm {
     /// Opens the kernel's IPsec in the network namespace of the calling thread, for VXLAN on `port`, and looks what of ours is there.
     ///
     /// # Errors
     /// When the kernel has no XFRM, or does not let us.
     pub fn open(port: u16) -> Result<Self, HostError> {
-        let mut socket = XfrmSocket::open()?;
-        let ours = Ours::new(port);
-        let states = list_states(&mut socket, ours)?;
-        let policies = list_policies(&mut socket, ours)?;
+        let mut kernel = XfrmKernel::open(port)?;
+        let (states, policies) = (kernel.states()?, kernel.policies()?);
         Ok(Self {
-            ours,
-            socket,
+            kernel,
             states: states.into_iter().map(|(id, key)| (id, Have::found(key))).collect(),
             policies: policies.into_iter().map(|(selector, policy)| (selector, Have::found(policy))).collect(),
             plan: Plan::default(),
             guarded: false,
             settled: false,
-            tried: BTreeSet::new(),
+            tried: BTreeMap::new(),
             untold: Vec::new(),
             failures: BTreeMap::new(),
             worn: BTreeSet::new(),
@@ -149,32 +107,13 @@ impl Xfrm {
         })
     }
 
-    /// Whether this kernel can do what we need, shown by adding a state that takes nothing and removing it.
+    /// Whether this kernel can do what we need, shown by adding a state that takes nothing and removing it. Of IPv4: over IPv6 each set
+    /// of states tells for itself.
     ///
     /// # Errors
     /// Why not, in words for people.
     pub fn ability(&mut self) -> Result<(), String> {
-        let id = StateId { destination: Ipv4Addr::LOCALHOST.into(), spi: TRIAL_SPI };
-        let key = SaKey([0; SA_KEY_LEN].into());
-        let trial = State { source: Some(Ipv4Addr::LOCALHOST.into()), key, encap: None };
-        let doing = "try ESP";
-        let said = |error: HostError| error.to_string();
-        // A router that was killed in between may have left it.
-        drop(self.socket.change(doing, Ours::delete_state(id)).map_err(said)?);
-        let added = self.add_state(doing, id, &trial).map_err(said)?;
-        drop(self.socket.change(doing, Ours::delete_state(id)).map_err(said)?);
-        added.map_err(|refusal| {
-            let why = explain(&refusal);
-            if refusal.errno == Errno::EPERM {
-                return format!("no permission for IPsec ({why}): run as root, or with CAP_NET_ADMIN");
-            }
-            if [Errno::EPROTONOSUPPORT, Errno::ENOENT, Errno::ENOSYS].contains(&refusal.errno) {
-                return format!(
-                    "this kernel lacks ESP with AES-GCM ({why}): `modprobe -a esp4 esp6 gcm seqiv` may help"
-                );
-            }
-            format!("this kernel refuses ESP with AES-256-GCM and extended sequence numbers: {why}")
-        })
+        self.kernel.ability()
     }
 
     /// Closes our port for all that no plan allows, in all directions, or opens it. It stays as it is when the router ends.
@@ -187,7 +126,8 @@ impl Xfrm {
     }
 
     /// Makes the kernel have what the plan wants: first states that receive, then those that send, then policies; last goes what an
-    /// earlier plan wanted and this one does not. Tells of each set that receives and was not told of before. What else did not work
+    /// earlier plan wanted and this one does not. Tells of each set that receives and was not told of before, or
+    /// whose peer has moved since. What else did not work
     /// is in [`Xfrm::failures`].
     ///
     /// # Errors
@@ -196,18 +136,13 @@ impl Xfrm {
         self.plan = plan.clone();
         self.failures.clear();
         for (peer, direction, set) in wanted::sets(plan) {
-            let base = base(set);
-            let receives = direction.source().is_some();
-            if receives && self.tried.contains(&base) {
-                continue;
-            }
-            let error = self.install(direction, set)?.err();
-            if let Some(error) = error.as_ref().filter(|_| !receives) {
-                self.failures.entry(peer).or_insert_with(|| error.clone());
-            }
-            if receives {
-                self.tried.insert(base);
-                self.untold.push(Installed { peer, spi: set.spi, error });
+            match direction {
+                Direction::Receive { .. } => self.receive(peer, direction, set)?,
+                Direction::Send | Direction::SendBefore => {
+                    if let Err(error) = self.install(direction, set)? {
+                        self.failures.entry(peer).or_insert(error);
+                    }
+                }
             }
         }
         self.reconcile_policies()?;
@@ -280,13 +215,13 @@ impl Xfrm {
     /// # Errors
     /// When the kernel does not answer.
     pub fn inspect(&mut self) -> Result<Damage, HostError> {
-        let states = list_states(&mut self.socket, self.ours)?;
+        let states = self.kernel.states()?;
         for (id, have) in &mut self.states {
             if !states.contains_key(id) {
                 have.since = Since::Gone;
             }
         }
-        let policies = list_policies(&mut self.socket, self.ours)?;
+        let policies = self.kernel.policies()?;
         let before = self.policies.len();
         self.policies.retain(|selector, have| policies.get(selector) == Some(&have.what));
         let repaired = before - self.policies.len();
@@ -307,15 +242,30 @@ impl Xfrm {
     pub fn remove(&mut self) -> Result<(), HostError> {
         (self.plan, self.guarded) = (Plan::default(), false);
         let mut errors = Vec::new();
-        let mut policies: Vec<_> = list_policies(&mut self.socket, self.ours)?.into_iter().collect();
+        let mut policies: Vec<_> = self.kernel.policies()?.into_iter().collect();
         policies.sort_by_key(|(_, policy)| policy.priority);
         for (selector, _) in policies {
-            errors.extend(self.delete_policy(selector).err());
+            errors.extend(self.kernel.delete_policy(selector).err());
         }
-        for id in list_states(&mut self.socket, self.ours)?.into_keys() {
-            errors.extend(self.delete_state(id).err());
+        for id in self.kernel.states()?.into_keys() {
+            errors.extend(self.kernel.delete_state(id).err());
         }
+        self.policies.clear();
+        self.states.clear();
         if errors.is_empty() { Ok(()) } else { Err(HostError::Incomplete(errors)) }
+    }
+
+    /// Installs a set that receives, once, and tells of it.
+    fn receive(&mut self, peer: PeerName, direction: Direction, set: &SaSet) -> Result<(), HostError> {
+        let error = match self.tried.get(&base(set)) {
+            Some(source) if *source == direction.source() => return Ok(()),
+            // To bind it to another address would be to begin its window anew: what was recorded could be played again.
+            Some(_) => Some("its peer has another address now: new keys are needed".to_owned()),
+            None => self.install(direction, set)?.err(),
+        };
+        self.tried.insert(base(set), direction.source());
+        self.untold.push(Installed { peer, spi: set.spi, error });
+        Ok(())
     }
 
     /// Installs all states of a set, or none.
@@ -324,19 +274,17 @@ impl Xfrm {
         for (id, state) in wanted::states(set, direction.source()) {
             let error = match self.states.get_mut(&id) {
                 Some(have) if have.since == Since::Gone => Some("its keys were in use before and are gone".to_owned()),
-                Some(have) if have.what.as_ref() == Some(&state.key) => {
+                Some(have) if have.has(&state.key) => {
                     have.since = Since::Asked;
                     None
                 }
                 Some(_) => Some(format!("SPI {:#x} to {} has another key", id.spi, id.destination)),
-                None => self.add_state("add a state", id, &state)?.err().map(|refusal| {
-                    let why = explain(&refusal);
-                    format!("the kernel refuses SPI {:#x} to {}: {why}", id.spi, id.destination)
-                }),
+                None => self.kernel.add_state(id, &state)?.err(),
             };
             if let Some(error) = error {
                 for id in added {
-                    self.delete_state(id)?;
+                    self.kernel.delete_state(id)?;
+                    self.states.remove(&id);
                 }
                 return Ok(Err(error));
             }
@@ -348,21 +296,10 @@ impl Xfrm {
         Ok(Ok(()))
     }
 
-    /// Adds a state with the widest window that the kernel takes.
-    fn add_state(&mut self, doing: &str, id: StateId, state: &State) -> Result<Result<(), Refusal>, HostError> {
-        let windows = if state.source.is_some() { &WINDOWS[..] } else { &[NO_WINDOW] };
-        let mut result = Ok(());
-        for &window in windows {
-            result = self.socket.change(doing, self.ours.add_state(id, state, window))?;
-            if !matches!(&result, Err(refusal) if refusal.errno == Errno::EINVAL) {
-                break;
-            }
-        }
-        Ok(result)
-    }
-
     fn is_ready(&self, set: &SaSet) -> bool {
-        wanted::states(set, None).all(|(id, state)| self.states.get(&id).is_some_and(|have| have.serves(&state.key)))
+        wanted::states(set, None).all(|(id, state)| {
+            self.states.get(&id).is_some_and(|have| have.since != Since::Gone && have.has(&state.key))
+        })
     }
 
     /// Brings policies to what plan and guard want: additions and changes first, each at once and by itself, then removals.
@@ -375,7 +312,7 @@ impl Xfrm {
                 continue;
             }
             if let Err(error) = self.put_policy(selector, policy, verdict)? {
-                let peers = self.plan.peers.iter().filter(|(_, peer)| peer.remote == selector.peer);
+                let peers = self.plan.peers.iter().filter(|(_, peer)| peer.remote.to_canonical() == selector.peer);
                 for (&peer, _) in peers {
                     self.failures.entry(peer).or_insert_with(|| error.to_string());
                 }
@@ -388,7 +325,8 @@ impl Xfrm {
             self.policies.keys().copied().filter(|selector| !wanted.contains_key(selector)).collect();
         for selector in unwanted {
             if !self.is_left(selector) {
-                self.delete_policy(selector)?;
+                self.kernel.delete_policy(selector)?;
+                self.policies.remove(&selector);
             }
         }
         guard
@@ -423,25 +361,11 @@ impl Xfrm {
             have.since = Since::Asked;
             return Ok(Ok(()));
         }
-        let doing = format!("put the IPsec policy for {selector}");
-        let request = self.ours.put_policy(selector, policy.priority, verdict, replace);
-        match self.socket.change(&doing, request)? {
-            Ok(()) => {
-                self.policies.insert(selector, Have { what: policy, since: Since::Asked });
-                Ok(Ok(()))
-            }
-            // A kernel without IPv6 has no packets of it to guard against.
-            Err(refusal) if refusal.errno == Errno::EAFNOSUPPORT && selector.peer.is_unspecified() => Ok(Ok(())),
-            Err(refusal) if refusal.errno == Errno::EEXIST => Ok(Err(HostError::ForeignPolicy(selector.to_string()))),
-            Err(refusal) => Ok(Err(HostError::kernel(&doing, refusal.errno))),
+        let put = self.kernel.put_policy(selector, policy.priority, verdict, replace)?;
+        if put.is_ok() {
+            self.policies.insert(selector, Have { what: policy, since: Since::Asked });
         }
-    }
-
-    fn delete_policy(&mut self, selector: Selector) -> Result<(), HostError> {
-        let doing = format!("remove the IPsec policy for {selector}");
-        gone(&doing, self.socket.change(&doing, self.ours.delete_policy(selector))?)?;
-        self.policies.remove(&selector);
-        Ok(())
+        Ok(put)
     }
 
     /// Removes states that the plan does not want.
@@ -452,39 +376,21 @@ impl Xfrm {
         let is_over = |id: &StateId, since| !wanted.contains(id) && (since != Since::Found || self.settled);
         let over: Vec<_> = self.states.iter().filter(|(id, have)| is_over(id, have.since)).map(|(id, _)| *id).collect();
         for id in over {
-            self.delete_state(id)?;
+            self.kernel.delete_state(id)?;
+            self.states.remove(&id);
         }
-        self.tried.retain(|id| bases.contains(id));
+        self.tried.retain(|id, _| bases.contains(id));
         self.worn.retain(|id| bases.contains(id));
-        Ok(())
-    }
-
-    fn delete_state(&mut self, id: StateId) -> Result<(), HostError> {
-        let doing = format!("remove the IPsec state {:#x} to {}", id.spi, id.destination);
-        gone(&doing, self.socket.change(&doing, Ours::delete_state(id))?)?;
-        self.states.remove(&id);
         Ok(())
     }
 
     /// What a state has seen; None if there is none.
     fn seen(&mut self, id: StateId) -> Result<Option<Seen>, HostError> {
-        let doing = "read the counters of an IPsec state";
-        let mut seen = None;
-        let answer = self.socket.ask(doing, Ours::ask_state(id), |kind, body| {
-            if kind == message::NEWAE {
-                seen = read_seen(body);
-            }
-        })?;
-        match answer {
-            Ok(()) => Ok(seen),
-            Err(refusal) if refusal.errno == Errno::ESRCH => {
-                if let Some(have) = self.states.get_mut(&id) {
-                    have.since = Since::Gone;
-                }
-                Ok(None)
-            }
-            Err(refusal) => Err(HostError::kernel(doing, refusal.errno)),
+        let seen = self.kernel.seen(id)?;
+        if let Some(have) = self.states.get_mut(&id).filter(|_| seen.is_none()) {
+            have.since = Since::Gone;
         }
+        Ok(seen)
     }
 }
 
@@ -495,65 +401,25 @@ impl<T> Have<T> {
 }
 
 impl Have<Option<SaKey>> {
-    fn serves(&self, key: &SaKey) -> bool {
-        self.since != Since::Gone && self.what.as_ref() == Some(key)
+    /// Whether it is under this key. A kernel in lockdown does not tell; then the SPI, of 29 random bits, is believed.
+    fn has(&self, key: &SaKey) -> bool {
+        self.what.as_ref().is_none_or(|is| is == key)
     }
 }
 
 impl fmt::Debug for Xfrm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Xfrm")
-            .field("port", &self.ours.port)
+            .field("port", &self.kernel.port())
             .field("states", &self.states.len())
             .field("policies", &self.policies.len())
             .finish_non_exhaustive()
     }
 }
 
-impl fmt::Display for Selector {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = match self.way {
-            Way::In => "packets from",
-            Way::Out => "packets to",
-            Way::Forward => "forwarded packets to",
-        };
-        match self.peer {
-            IpAddr::V4(peer) if peer.is_unspecified() => write!(f, "{way} any IPv4 address"),
-            IpAddr::V6(peer) if peer.is_unspecified() => write!(f, "{way} any IPv6 address"),
-            IpAddr::V4(_) | IpAddr::V6(_) => write!(f, "{way} {}", self.peer),
-        }
-    }
-}
-
-fn list_states(socket: &mut XfrmSocket, ours: Ours) -> Result<BTreeMap<StateId, Option<SaKey>>, HostError> {
-    let read = |kind, body: &[u8]| (kind == message::NEWSA).then(|| ours.read_state(body)).flatten();
-    Ok(socket.list("list IPsec states", Ours::list_states, read)?.into_iter().collect())
-}
-
-fn list_policies(socket: &mut XfrmSocket, ours: Ours) -> Result<BTreeMap<Selector, Policy>, HostError> {
-    let read = |kind, body: &[u8]| (kind == message::NEWPOLICY).then(|| ours.read_policy(body)).flatten();
-    let policies = socket.list("list IPsec policies", Ours::list_policies, read)?;
-    Ok(policies.into_iter().filter(|(_, policy)| wanted::is_priority(policy.priority)).collect())
-}
-
 /// Lane 0 stands for its set.
 fn base(set: &SaSet) -> StateId {
-    StateId { destination: set.destination, spi: set.spi }
-}
-
-/// The kernel's own words where it has some.
-fn explain(refusal: &Refusal) -> String {
-    refusal.words.clone().unwrap_or_else(|| refusal.errno.desc().to_owned())
-}
-
-/// What is not there need not be removed.
-fn gone(doing: &str, result: Result<(), Refusal>) -> Result<(), HostError> {
-    match result {
-        Err(refusal) if !matches!(refusal.errno, Errno::ESRCH | Errno::ENOENT) => {
-            Err(HostError::kernel(doing, refusal.errno))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    StateId { destination: set.destination.to_canonical(), spi: set.spi }
 }
 
 #[cfg(test)]

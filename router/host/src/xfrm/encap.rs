@@ -98,3 +98,30 @@ impl AsFd for EncapSocket {
         self.0.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_esp_comes_through() {
+        // A kernel without ESP delivers all that has the marker as well.
+        for ipv6 in [false, true] {
+            let (one, two) = (EncapSocket::bind(ipv6, 0).unwrap(), EncapSocket::bind(ipv6, 0).unwrap());
+            let loopback: IpAddr = if ipv6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+            let to = |socket: &EncapSocket| SocketAddr::new(loopback, socket.port().unwrap());
+            let mut buffer = [0; 16];
+            assert_eq!(two.receive(&mut buffer).unwrap(), None);
+            one.keep_alive(to(&two)).unwrap();
+            one.send(to(&two), b"hello").unwrap();
+            assert_eq!(two.receive(&mut buffer).unwrap(), Some((&b"hello"[..], to(&one))));
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_told() {
+        let taken = EncapSocket::bind(false, 0).unwrap();
+        let error = EncapSocket::bind(false, taken.port().unwrap()).unwrap_err();
+        assert!(error.is_errno(&[nix::errno::Errno::EADDRINUSE]), "{error}");
+    }
+}

@@ -217,7 +217,8 @@ impl Ours {
         request.u16(family(selector.peer)).u8(to.1).u8(from.1).u8(UDP).zeros(3 + 4 + 4);
     }
 
-    /// What a list of states says of one of ours; None if it is somebody else's.
+    /// What a list of states says of one of ours; None if it is somebody else's. The key is None if the kernel does not tell: in
+    /// lockdown it gives noughts.
     pub(super) fn read_state(self, body: &[u8]) -> Option<(StateId, Option<SaKey>)> {
         let mut body = Reader::new(body);
         body.skip(56);
@@ -228,13 +229,15 @@ impl Ours {
         if reqid != self.reqid || proto != ESP {
             return None;
         }
-        let key = body.find(ATTR_AEAD).and_then(|mut aead| {
-            aead.skip(64 + 8);
-            // Filled in place: nothing of it stays on the stack.
-            let mut key = Zeroizing::new([0; SA_KEY_LEN]);
-            let bytes = aead.take(SA_KEY_LEN);
-            (bytes.len() == SA_KEY_LEN && aead.is_empty()).then(|| key.copy_from_slice(bytes))?;
-            Some(SaKey(key))
+        // One without is only the wish for a state, by which the kernel asks an IKE daemon.
+        let mut aead = body.find(ATTR_AEAD)?;
+        let bytes = aead.skip(64 + 8).take(SA_KEY_LEN);
+        // Filled in place: nothing of it stays on the stack.
+        let mut key = Zeroizing::new([0; SA_KEY_LEN]);
+        let is_told = bytes.len() == SA_KEY_LEN && aead.is_empty() && bytes.iter().any(|byte| *byte != 0);
+        let key = is_told.then(|| {
+            key.copy_from_slice(bytes);
+            SaKey(key)
         });
         Some((StateId { destination: address_of(destination, family)?, spi }, key))
     }

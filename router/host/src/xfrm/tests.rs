@@ -1,4 +1,5 @@
 mod esp;
+mod lanes;
 mod stage;
 
 use std::{collections::BTreeMap, process::Command};

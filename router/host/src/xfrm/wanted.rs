@@ -44,19 +44,21 @@ pub(super) fn states(set: &SaSet, source: Option<IpAddr>) -> impl Iterator<Item 
         None => (ours.port(), theirs.port()),
     });
     set.lanes().map(move |(spi, key)| {
-        let id = StateId { destination: set.destination, spi };
+        let id = StateId { destination: set.destination.to_canonical(), spi };
         (id, State { source, key: key.clone(), encap })
     })
 }
 
 /// Which states a set is made of.
 pub(super) fn ids(set: &SaSet) -> impl Iterator<Item = StateId> {
-    set.lanes().map(|(spi, _)| StateId { destination: set.destination, spi })
+    set.lanes().map(|(spi, _)| StateId { destination: set.destination.to_canonical(), spi })
 }
 
 /// All sets of the plan with their peers' names and addresses, those that receive first.
 pub(super) fn sets(plan: &Plan) -> impl Iterator<Item = (PeerName, Direction, &SaSet)> {
-    let peers = || plan.peers.iter().filter_map(|(&name, peer)| Some((name, peer.remote, esp(&peer.protection)?)));
+    let peers = || {
+        plan.peers.iter().filter_map(|(&name, peer)| Some((name, peer.remote.to_canonical(), esp(&peer.protection)?)))
+    };
     let receive = peers().flat_map(|(name, remote, esp)| {
         esp.receive.iter().map(move |set| (name, Direction::Receive { from: remote }, set))
     });

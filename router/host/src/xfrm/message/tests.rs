@@ -39,6 +39,10 @@ fn states_are_as_ip_xfrm_makes_them() {
     let bytes = body(ours().add_state(id(), &state(), 4096));
     assert_eq!(bytes, golden(include_str!("golden/state-in.hex")));
     assert_eq!(ours().read_state(&bytes), Some((id(), Some(state().key))));
+    let mut redacted = bytes.clone();
+    redacted[300..336].fill(0);
+    assert_eq!(ours().read_state(&redacted), Some((id(), None)));
+    assert_eq!(ours().read_state(&bytes[..224]), None, "a wish for a state");
     assert_eq!(Ours::new(PORT + 1).read_state(&bytes), None, "another network's");
     // iproute2 tells the source address as well, though the kernel does not look at it.
     let deleted = golden(include_str!("golden/state-delete.hex"));

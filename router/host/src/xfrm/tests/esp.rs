@@ -6,7 +6,7 @@ use weft::fastdp::{EspPlan, Protection};
 
 use super::{
     super::*,
-    stage::{Host, OnWire, cross, has_esp, key, pair, plan_of, set, underlay},
+    stage::{Host, OnWire, PORT, cross, has_esp, key, pair, plan_of, set, underlay},
 };
 
 /// Keys of one direction, generation `byte`.
@@ -19,7 +19,7 @@ fn spi(generation: u8) -> u32 {
 }
 
 /// What host `number` plans for the other: it sends and receives under `generation`, and receives under the one before.
-fn plan(number: u8, ipv6: bool, generation: u8, lanes: u8) -> Plan {
+pub(super) fn plan(number: u8, ipv6: bool, generation: u8, lanes: u8) -> Plan {
     let (us, them) = (underlay(number, ipv6), underlay(3 - number, ipv6));
     let to = |to: u8, generation: u8| {
         let byte = generation.wrapping_mul(2).wrapping_add(to);
@@ -40,28 +40,28 @@ fn plan(number: u8, ipv6: bool, generation: u8, lanes: u8) -> Plan {
     )
 }
 
-struct Pair {
-    one: Host,
-    two: Host,
-    x1: Xfrm,
-    x2: Xfrm,
-    s1: UdpSocket,
-    s2: UdpSocket,
+pub(super) struct Pair {
+    pub(super) one: Host,
+    pub(super) two: Host,
+    pub(super) x1: Xfrm,
+    pub(super) x2: Xfrm,
+    pub(super) s1: UdpSocket,
+    pub(super) s2: UdpSocket,
 }
 
-fn stage(ipv6: bool) -> Pair {
+pub(super) fn stage(ipv6: bool) -> Pair {
     let (one, two) = pair(ipv6);
     let (x1, x2, s1, s2) = (one.xfrm(), two.xfrm(), one.station(7000), two.station(7000));
     Pair { one, two, x1, x2, s1, s2 }
 }
 
 impl Pair {
-    fn apply(&mut self, ipv6: bool, generation: u8, lanes: u8) {
+    pub(super) fn apply(&mut self, ipv6: bool, generation: u8, lanes: u8) {
         self.x1.apply(&plan(1, ipv6, generation, lanes)).unwrap();
         self.x2.apply(&plan(2, ipv6, generation, lanes)).unwrap();
     }
 
-    fn both_ways(&self, count: u32) -> (u32, u32) {
+    pub(super) fn both_ways(&self, count: u32) -> (u32, u32) {
         (cross(&self.s1, &self.s2, count), cross(&self.s2, &self.s1, count))
     }
 }
@@ -148,9 +148,9 @@ fn twenty_new_keys_under_traffic_lose_nothing() {
             }
             (sent, arrived)
         });
-        for generation in 1..=20 {
+        for generation in 1..=20_u8 {
             // As the core does it: the receiver first, then the sender.
-            let lanes = if generation % 2 == 0 { 2 } else { 4 };
+            let lanes = if generation.is_multiple_of(2) { 2 } else { 4 };
             let mut receive = plan(2, false, generation, lanes);
             let Protection::Esp(esp) = &mut receive.peers.get_mut(&PeerName([2; 6])).unwrap().protection else {
                 panic!()
@@ -174,12 +174,14 @@ fn twenty_new_keys_under_traffic_lose_nothing() {
     assert_eq!((pair.one.refused(), pair.two.refused()), (String::new(), String::new()));
     let seen = wire.seen();
     assert_eq!((seen.clear, seen.esp > 0), (0, true));
+    let last = pair.x1.lanes().unwrap().into_iter().filter(|lane| lane.sends && lane.spi & !7 == spi(20));
+    assert!(last.map(|lane| lane.packets).sum::<u64>() > 0, "the last keys are in use");
     println!("{sent} datagrams, 20 new sets of keys");
 }
 
 /// The set to host `to` of a generation of the test above.
 fn generations(to: u8, generation: u8) -> Vec<SaSet> {
-    let lanes = if generation % 2 == 0 { 2 } else { 4 };
+    let lanes = if generation.is_multiple_of(2) { 2 } else { 4 };
     let byte = generation.wrapping_mul(2).wrapping_add(to);
     vec![set(&underlay(to, false), spi(generation), &keys(byte, lanes))]
 }
@@ -250,7 +252,59 @@ fn taken_spis_are_told_and_lost_keys_too() {
     assert_eq!(pair.x1.worn().unwrap(), [spi(0)]);
     assert_eq!(pair.x1.worn().unwrap(), [], "told once");
     assert_eq!(pair.x1.inspect().unwrap(), Damage { repaired: 0, lost: vec![spi(0)] });
-    pair.x1.apply(&plan(1, false, 0, 2)).unwrap();
+    let mut moved = plan(1, false, 0, 2);
+    moved.peers.get_mut(&PeerName([2; 6])).unwrap().remote = "10.9.0.9".parse().unwrap();
+    let told = pair.x1.apply(&moved).unwrap();
+    assert_eq!(told[0].error.as_deref(), Some("its peer has another address now: new keys are needed"));
     assert!(pair.x1.failures()[&PeerName([2; 6])].contains("in use before"), "never the same keys again");
     assert!(pair.one.run("ip xfrm policy").contains("dir out action block"));
+}
+
+#[test]
+fn a_peer_cannot_pretend_to_be_another() {
+    if !has_esp() {
+        return;
+    }
+    let mut pair = stage(false);
+    pair.apply(false, 0, 1);
+    // Host one takes the address of a peer of host two that is not here, and seals by its own keys.
+    for command in ["ip addr add 10.9.0.3/24 dev eth0", "ip link set vx type vxlan local 10.9.0.3"] {
+        pair.one.run(command);
+    }
+    let mut two = plan(2, false, 0, 1);
+    let mut other = two.peers[&PeerName([2; 6])].clone();
+    other.remote = "10.9.0.3".parse().unwrap();
+    other.protection = Protection::Esp(Box::default());
+    two.peers.insert(PeerName([4; 6]), other);
+    pair.x2.apply(&two).unwrap();
+    assert_eq!(cross(&pair.s1, &pair.s2, 5), 0);
+    assert_eq!(pair.two.refused(), "XfrmInStateMismatch=5");
+}
+
+#[test]
+fn what_containers_send_to_the_port_is_not_sealed_as_ours() {
+    if !has_esp() {
+        return;
+    }
+    let mut pair = stage(false);
+    pair.x1.guard(true).unwrap();
+    pair.apply(false, 0, 1);
+    let container = Host::beside(&pair.one);
+    pair.two.run("ip route add 10.7.0.0/24 via 10.9.0.1");
+    let inside = container.inside(|| UdpSocket::bind("10.7.0.2:7000").unwrap());
+    let wire = pair.two.wire();
+    for port in [PORT, PORT + 1] {
+        for _ in 0..5 {
+            inside.send_to(b"not a frame of ours", format!("10.9.0.2:{port}")).unwrap();
+        }
+    }
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let seen = wire.seen();
+    assert_eq!((seen.esp, seen.clear, seen.other), (0, 0, 5), "forwarding works, but not to our port");
+    assert!(pair.one.refused().starts_with("XfrmInPolBlock=5"), "{}", pair.one.refused());
+    // It is the guard that does it.
+    pair.one.run("ip xfrm policy delete proto udp dport 6784 dir fwd");
+    inside.send_to(b"not a frame of ours", format!("10.9.0.2:{PORT}")).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(wire.seen().esp, 1);
 }
