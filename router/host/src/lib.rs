@@ -7,6 +7,7 @@ mod addressing;
 mod announce;
 mod error;
 mod fake;
+mod fastdp;
 mod host;
 mod kernel;
 mod mark;
@@ -23,5 +24,6 @@ mod underlay;
 
 pub use error::HostError;
 pub use fake::FakeHost;
+pub use fastdp::{FastConfig, FastDatapath};
 pub use host::{Answer, Bridge, BridgeConfig, EXPOSED, Facts, Host, Port};
 pub use kernel::Kernel;
