@@ -161,4 +161,4 @@ fn work(edge: &Edge, mut queue: mpsc::Receiver<Job>) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

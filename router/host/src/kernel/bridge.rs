@@ -26,6 +26,11 @@ impl Edge {
         let mtu = wanted.mtu.unwrap_or(kept);
         self.netlink.put_bridge(&self.bridge, wanted.mac(), mtu)?;
         let link = self.netlink.link(&self.bridge)?.ok_or_else(|| self.no_bridge())?;
+        if found.is_none() {
+            // Only an MTU that was changed is kept: else the bridge takes on the least of its ports', whoever sets that.
+            self.netlink.set_mtu(&link, mtu - 1)?;
+            self.netlink.set_mtu(&link, mtu)?;
+        }
         let mark = bridge_mark(&link).unwrap_or_default();
         self.netlink.set_alias(&link, &Mark::Bridge(mark.clone()).to_string())?;
         sysctl::prepare_station(&self.bridge)?;

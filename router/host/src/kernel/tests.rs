@@ -1,5 +1,5 @@
 mod expose;
-mod stage;
+pub(crate) mod stage;
 
 use std::{
     fs::File,
@@ -35,6 +35,19 @@ fn a_bridge_is_made_once_and_then_taken_over() {
         assert_eq!(done(kernel.ensure_bridge(config)).unwrap().mtu, 8900);
         let tiny = done(kernel.ensure_bridge(BridgeConfig { mtu: Some(100), ..config }));
         assert_eq!(tiny.unwrap_err().to_string(), "an MTU of 100 bytes cannot be: give one of 576 to 65535");
+    });
+}
+
+#[test]
+fn the_bridge_keeps_its_mtu_whatever_its_ports_have() {
+    on_a_host(|| {
+        let kernel = launch();
+        let container = Container::new();
+        done(kernel.attach(to(&container.path, &["10.2.0.1/24"]))).unwrap();
+        let netlink = Netlink::open().unwrap();
+        let port = netlink.link(&done(kernel.ports()).unwrap()[0].device).unwrap().unwrap();
+        netlink.set_mtu(&port, 600).unwrap();
+        assert_eq!(netlink.link("weft").unwrap().unwrap().mtu, 1340);
     });
 }
 

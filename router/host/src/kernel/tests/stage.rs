@@ -19,10 +19,10 @@ use weft::{
 
 use crate::{Answer, BridgeConfig, Host, HostError, Kernel, netlink::Netlink};
 
-pub(super) const PEER: PeerName = PeerName([0x7e, 0x52, 0, 0xaa, 0xbb, 1]);
+pub(crate) const PEER: PeerName = PeerName([0x7e, 0x52, 0, 0xaa, 0xbb, 1]);
 
 /// Plays a scene on a host of its own: a fresh network namespace, and a mount namespace with an empty /run.
-pub(super) fn on_a_host(scene: impl FnOnce() + Send + 'static) {
+pub(crate) fn on_a_host(scene: impl FnOnce() + Send + 'static) {
     assert!(geteuid().is_root(), "tests of the kernel's edge run as root");
     let host = thread::spawn(|| {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).unwrap();
@@ -37,28 +37,28 @@ pub(super) fn on_a_host(scene: impl FnOnce() + Send + 'static) {
 }
 
 /// A router's edge with its bridge.
-pub(super) fn launch() -> Kernel {
+pub(crate) fn launch() -> Kernel {
     let kernel = Kernel::start("weft").unwrap();
     done(kernel.ensure_bridge(BridgeConfig { peer: PEER, mtu: None })).unwrap();
     kernel
 }
 
 /// Waits for an answer.
-pub(super) fn done<T>(answer: Answer<T>) -> Result<T, HostError> {
+pub(crate) fn done<T>(answer: Answer<T>) -> Result<T, HostError> {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(answer)
 }
 
 type Act = Box<dyn FnOnce() + Send>;
 
 /// A container: a namespace that lives as long as this.
-pub(super) struct Container {
-    pub(super) path: String,
+pub(crate) struct Container {
+    pub(crate) path: String,
     acts: Option<mpsc::Sender<Act>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Container {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (acts, todo) = mpsc::channel::<Act>();
         let (tell, path) = mpsc::channel();
         let thread = thread::spawn(move || {
@@ -70,14 +70,14 @@ impl Container {
     }
 
     /// Does something inside.
-    pub(super) fn inside<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn inside<T: Send + 'static>(&self, act: impl FnOnce() -> T + Send + 'static) -> T {
         let (tell, result) = mpsc::channel();
         self.acts.as_ref().unwrap().send(Box::new(move || drop(tell.send(act())))).unwrap();
         result.recv().expect("what is done inside does not panic")
     }
 
     /// The addresses of a device inside, in order, without the kernel's own.
-    pub(super) fn addresses(&self, device: &'static str) -> Vec<IpNet> {
+    pub(crate) fn addresses(&self, device: &'static str) -> Vec<IpNet> {
         self.inside(move || {
             let netlink = Netlink::open().unwrap();
             let Some(link) = netlink.link(device).unwrap() else { return Vec::new() };
@@ -95,20 +95,20 @@ impl Drop for Container {
     }
 }
 
-pub(super) fn nets(texts: &[&str]) -> Vec<IpNet> {
+pub(crate) fn nets(texts: &[&str]) -> Vec<IpNet> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-pub(super) fn to(container: &str, addresses: &[&str]) -> AttachRequest {
+pub(crate) fn to(container: &str, addresses: &[&str]) -> AttachRequest {
     AttachRequest { container: container.to_owned(), addresses: nets(addresses), no_multicast_route: false }
 }
 
-pub(super) fn host_gets(addresses: &[&str]) -> ExposeRequest {
+pub(crate) fn host_gets(addresses: &[&str]) -> ExposeRequest {
     ExposeRequest { addresses: nets(addresses), without_masquerade: false }
 }
 
 /// What `weft ps` shows, without the Ethernet addresses, which the kernel chooses.
-pub(super) fn ps(kernel: &Kernel) -> Vec<(String, Vec<IpNet>)> {
+pub(crate) fn ps(kernel: &Kernel) -> Vec<(String, Vec<IpNet>)> {
     let listed: Vec<Attachment> = done(kernel.attachments()).unwrap();
     listed.into_iter().map(|line| (line.container, line.addresses)).collect()
 }
