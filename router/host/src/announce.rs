@@ -2,14 +2,14 @@
 //! neighbour advertisement (RFC 9131 section 6.1 with RFC 4861 section 7.2.6) for IPv6. Without, a moved address stays unreachable
 //! until caches forget.
 
-mod packet_socket;
-
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    io::IoSlice,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use weft::id::Mac;
 
-use crate::{error::HostError, netlink::Link};
-use packet_socket::PacketSocket;
+use crate::{error::HostError, netlink::Link, packet_socket::PacketSocket};
 
 const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
@@ -32,13 +32,13 @@ const TARGET_LINK_LAYER: [u8; 2] = [2, 1];
 pub(crate) fn announce(link: &Link, addresses: &[IpAddr]) -> Result<(), HostError> {
     let Some(mac) = link.mac else { return Ok(()) };
     let doing = || format!("announce the addresses of {}", link.name);
-    let socket = PacketSocket::open(link.index).map_err(|error| HostError::io(&doing(), &error))?;
+    let socket = PacketSocket::open(link.index, 0).map_err(|error| HostError::io(&doing(), &error))?;
     for address in addresses {
         let frame = match address {
             IpAddr::V4(v4) => gratuitous_arp(mac, *v4),
             IpAddr::V6(v6) => unsolicited_advertisement(mac, *v6),
         };
-        socket.send(&frame).map_err(|error| HostError::io(&doing(), &error))?;
+        socket.send(&[IoSlice::new(&frame)]).map_err(|error| HostError::io(&doing(), &error))?;
     }
     Ok(())
 }
