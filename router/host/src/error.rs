@@ -55,6 +55,30 @@ pub enum HostError {
         /// Where, in words.
         place: String,
     },
+    /// A VXLAN device of somebody else takes the packets that ours would take.
+    #[error(
+        "VXLAN network {vni} on UDP port {port} is taken by a VXLAN device {device}: remove it, or launch with another --port or \
+         --network"
+    )]
+    VxlanTaken {
+        /// Name of the device, or where it is.
+        device: String,
+        /// The port.
+        port: u16,
+        /// The network identifier.
+        vni: u32,
+    },
+    /// Somebody else has the UDP port of VXLAN.
+    #[error(
+        "UDP port {port} is in use by {by}, and weft needs it for its fast datapath: stop that (`ss -ulnp` tells what it is), or \
+         launch with another --port"
+    )]
+    PortInUse {
+        /// The port.
+        port: u16,
+        /// Who has it, in words.
+        by: String,
+    },
     /// No such device.
     #[error("no device {0} on this host")]
     NoDevice(String),
@@ -162,6 +186,8 @@ impl HostError {
             | Self::NoBridge(_)
             | Self::NftMissing
             | Self::Nft { .. }
+            | Self::VxlanTaken { .. }
+            | Self::PortInUse { .. }
             | Self::ForwardingRisky
             | Self::Kernel { .. }
             | Self::Unexpected { .. }

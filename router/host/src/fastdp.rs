@@ -6,12 +6,18 @@
 //!
 //! Calls block. One thread makes them all, in the router's network namespace, where also the backend was opened.
 
+mod fake;
+mod vxlan;
+
 use std::fmt;
 
 use weft::{
     fastdp::Plan,
     id::{Mac, PeerName},
 };
+
+pub use fake::FakeFastDatapath;
+pub use vxlan::Vxlan;
 
 use crate::error::HostError;
 

@@ -8,6 +8,7 @@ mod announce;
 mod error;
 mod fake;
 mod fastdp;
+mod fdb;
 mod heartbeat;
 mod host;
 mod kernel;
@@ -26,7 +27,7 @@ mod underlay;
 
 pub use error::HostError;
 pub use fake::FakeHost;
-pub use fastdp::{FastConfig, FastDatapath};
+pub use fastdp::{FakeFastDatapath, FastConfig, FastDatapath, Vxlan};
 pub use heartbeat::HeartbeatSocket;
 pub use host::{Answer, Bridge, BridgeConfig, EXPOSED, Facts, Host, Port};
 pub use kernel::Kernel;

@@ -5,7 +5,9 @@
 
 mod address;
 mod link;
+mod port;
 mod route;
+mod vxlan;
 
 use std::time::Duration;
 
@@ -21,6 +23,8 @@ use tokio::{
 
 pub(crate) use address::Address;
 pub(crate) use link::{Link, Veth};
+pub(crate) use port::PortRules;
+pub(crate) use vxlan::{Family, VxlanConfig, vxlan_port};
 
 use crate::error::HostError;
 

@@ -66,6 +66,11 @@ pub(crate) fn skip_duplicate_detection(device: &str) -> Result<(), HostError> {
     write_if_there(&format!("ipv6/conf/{device}/accept_dad"), "0")
 }
 
+/// Whether the kernel has IPv6.
+pub(crate) fn has_ipv6() -> bool {
+    path("ipv6").exists()
+}
+
 /// A kernel without IPv6 has none of its switches, and needs none.
 fn write_if_there(key: &str, value: &str) -> Result<(), HostError> {
     if path(key).exists() { write(key, value) } else { Ok(()) }

@@ -5,7 +5,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{BridgeStpState, InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{
+        BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth, InfoVxlan,
+        LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    },
     nsid::{NsidAttribute, NsidMessage},
 };
 use nix::errno::Errno;
@@ -32,10 +35,14 @@ pub(crate) struct Link {
     pub(crate) loopback: bool,
     /// Whether it is a bridge.
     pub(crate) bridge: bool,
+    /// Its settings if it is a VXLAN device.
+    pub(crate) vxlan: Option<Vec<InfoVxlan>>,
     /// The text that its maker gave it.
     pub(crate) alias: Option<String>,
     /// Number of the bridge that it is a port of.
     pub(crate) controller: Option<u32>,
+    /// Its settings as a port of that.
+    pub(crate) port: Vec<InfoBridgePort>,
     /// Number of a veth's other side in its namespace.
     pub(crate) peer: Option<u32>,
     /// The namespace of a veth's other side, by our namespace's number for it; none if it is ours.
@@ -174,8 +181,10 @@ fn link(answer: RouteNetlinkMessage) -> Option<Link> {
         running: flags.contains(LinkFlags::Up | LinkFlags::Running),
         loopback: flags.contains(LinkFlags::Loopback),
         bridge: false,
+        vxlan: None,
         alias: None,
         controller: None,
+        port: Vec::new(),
         peer: None,
         peer_namespace: None,
     };
@@ -188,9 +197,22 @@ fn link(answer: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Controller(index) => link.controller = Some(index),
             LinkAttribute::Link(index) => link.peer = Some(index),
             LinkAttribute::LinkNetNsId(number) => link.peer_namespace = Some(number),
-            LinkAttribute::LinkInfo(infos) => link.bridge = infos.contains(&LinkInfo::Kind(InfoKind::Bridge)),
+            LinkAttribute::LinkInfo(infos) => learn(&mut link, infos),
             _ => {}
         }
     }
     Some(link)
+}
+
+/// Takes in what only devices of some kinds have.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kernel tells far more than we need")]
+fn learn(link: &mut Link, infos: Vec<LinkInfo>) {
+    for info in infos {
+        match info {
+            LinkInfo::Kind(InfoKind::Bridge) => link.bridge = true,
+            LinkInfo::Data(InfoData::Vxlan(settings)) => link.vxlan = Some(settings),
+            LinkInfo::PortData(InfoPortData::BridgePort(settings)) => link.port = settings,
+            _ => {}
+        }
+    }
 }

@@ -1,0 +1,236 @@
+//! The fast datapath by VXLAN devices on the bridge: what every kernel of today has.
+//!
+//! ```text
+//!   container ── bridge `weft` ─┬─ weft-vx4 ── UDP over IPv4 ──▶ host of the station, as the device's table says
+//!                               ├─ weft-vx6 ── UDP over IPv6 ──▶
+//!                               └─ weft-tap ── sleeve
+//! ```
+//! The bridge's forwarding table says which port, that of the VXLAN device which host. Lines are static and sticky: no frame
+//! that claims to come from a station moves it. All that is kept here can be read back from the kernel, and is, at start.
+
+mod devices;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, fmt};
+
+use nix::errno::Errno;
+use weft::{
+    fastdp::{Plan, heartbeat_mac},
+    id::Mac,
+};
+
+use crate::{
+    error::HostError,
+    fastdp::{FastConfig, FastDatapath},
+    fdb::{Change, Entry, Fdb, Line, LineKind, Target},
+    netlink::{Family, Netlink},
+};
+use devices::{Devices, Mended};
+use table::{Ground, Held, Slot, Step, Table, Wanted, Way};
+
+/// What the kernel says to removing a line that is gone already, perhaps with its device.
+const GONE: [Errno; 4] = [Errno::ENOENT, Errno::ENODEV, Errno::EINVAL, Errno::EOPNOTSUPP];
+
+/// The fast datapath by VXLAN devices.
+pub struct Vxlan {
+    config: FastConfig,
+    netlink: Netlink,
+    fdb: Fdb,
+    devices: Devices,
+    plan: Plan,
+    held: BTreeMap<Slot, Held>,
+    settled: bool,
+    /// The kernel may have something else than what we hold.
+    doubtful: bool,
+}
+
+impl Vxlan {
+    /// Makes the devices in the calling thread's network namespace, or takes over those of an earlier run with the forwarding that
+    /// they have. Blocks, and may not be called by a worker of tokio's.
+    ///
+    /// # Errors
+    /// [`HostError::NoBridge`] and [`HostError::NoDevice`] before bridge and TAP are there; [`HostError::ForeignDevice`],
+    /// [`HostError::VxlanTaken`] and [`HostError::PortInUse`] if somebody else is in the way; or what the kernel says.
+    pub fn open(config: FastConfig) -> Result<Self, HostError> {
+        let netlink = Netlink::open()?;
+        let fdb = Fdb::open()?;
+        let (devices, mended) = devices::ensure(&netlink, &config)?;
+        tracing::debug!(?mended, "the VXLAN devices are ready");
+        let (plan, held) = (Plan::default(), BTreeMap::new());
+        let mut opened = Self { config, netlink, fdb, devices, plan, held, settled: false, doubtful: true };
+        opened.reconcile()?;
+        Ok(opened)
+    }
+
+    /// Removes the devices that an earlier run may have left for this bridge, with the forwarding that leads there: for a router
+    /// that goes without them.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn remove(bridge: &str) -> Result<(), HostError> {
+        devices::remove(&Netlink::open()?, bridge)
+    }
+
+    /// Reads what the kernel has on our devices.
+    fn look(&mut self) -> Result<(), HostError> {
+        let lines = self.fdb.list(self.devices.bridge)?;
+        let mut held = BTreeMap::new();
+        for (slot, way, right) in lines.iter().filter_map(|line| self.place(line)) {
+            let known = self.held.get(&slot).is_some_and(|held| !held.spared);
+            held.insert(slot, Held { way, right, spared: !known && !self.settled });
+        }
+        self.held = held;
+        self.doubtful = false;
+        Ok(())
+    }
+
+    /// What a line of the kernel's is to us, and whether it is as we would make it.
+    fn place(&self, line: &Line) -> Option<(Slot, Way, bool)> {
+        let family = self.family(line.device);
+        let port = || family.map(Way::Vxlan).or_else(|| (line.device == self.devices.tap).then_some(Way::Tap));
+        let (table, way) = match line.kind {
+            LineKind::Made(Target::Port) | LineKind::Odd => (Table::Bridge, port()?),
+            // The bridge has more such lines, of its own.
+            LineKind::Made(Target::Itself) if line.mac == heartbeat_mac(self.config.own) => {
+                (Table::Bridge, Way::Bridge)
+            }
+            LineKind::Made(Target::Remote(host)) => (Table::Vxlan(family?), Way::Host(host)),
+            LineKind::Made(Target::Itself) | LineKind::Heard | LineKind::Other => return None,
+        };
+        Some((Slot { table, mac: line.mac }, way, line.kind != LineKind::Odd))
+    }
+
+    fn family(&self, device: u32) -> Option<Family> {
+        let v6 = (self.devices.v6 == Some(device)).then_some(Family::V6);
+        if self.devices.v4 == device { Some(Family::V4) } else { v6 }
+    }
+
+    fn wanted(&self) -> Wanted {
+        let Devices { bridge_mac, v6, .. } = self.devices;
+        Ground { own: self.config.own, bridge: bridge_mac, v6: v6.is_some() }.wanted(&self.plan)
+    }
+
+    /// Makes the kernel's tables as the plan says. Answers with how many messages that took.
+    fn reconcile(&mut self) -> Result<usize, HostError> {
+        if self.doubtful {
+            self.look()?;
+        }
+        let wanted = self.wanted();
+        for slot in wanted.keys() {
+            if let Some(held) = self.held.get_mut(slot) {
+                held.spared = false;
+            }
+        }
+        let steps = table::steps(&self.held, &wanted);
+        let changes: Vec<Change> = steps.iter().map(|step| self.change(step)).collect();
+        self.doubtful = true;
+        let mut failed = self.fdb.change(&changes)?;
+        failed.retain(|position, errno| !matches!(steps.get(*position), Some(Step::Remove(_)) if GONE.contains(errno)));
+        self.doubtful = !failed.is_empty();
+        for (position, step) in steps.iter().enumerate() {
+            if !failed.contains_key(&position) {
+                self.note(step);
+            }
+        }
+        let Some((position, errno)) = failed.first_key_value() else { return Ok(steps.len()) };
+        let station = steps.get(*position).map(|step| step.slot().mac.to_string()).unwrap_or_default();
+        Err(HostError::kernel(&format!("change the forwarding for {station} and {} others", failed.len() - 1), *errno))
+    }
+
+    fn change(&self, step: &Step) -> Change {
+        let Slot { table, mac } = step.slot();
+        // None exists where no line can be: the plan's lines are for devices that exist.
+        let of = |family| match family {
+            Family::V4 => self.devices.v4,
+            Family::V6 => self.devices.v6.unwrap_or_default(),
+        };
+        let way = match step {
+            Step::Put(_, way) => Some(*way),
+            Step::Remove(slot) => self.held.get(slot).map(|held| held.way),
+        };
+        let (device, target) = match (table, way) {
+            (Table::Vxlan(family), Some(Way::Host(host))) => (of(family), Target::Remote(host)),
+            // What is removed from this table is removed whatever it says.
+            (Table::Vxlan(family), _) => (of(family), Target::Remote(std::net::Ipv4Addr::UNSPECIFIED.into())),
+            (Table::Bridge, Some(Way::Vxlan(family))) => (of(family), Target::Port),
+            (Table::Bridge, Some(Way::Bridge)) => (self.devices.bridge, Target::Itself),
+            (Table::Bridge, Some(Way::Tap | Way::Host(_)) | None) => (self.devices.tap, Target::Port),
+        };
+        let entry = Entry { device, mac, target };
+        match step {
+            Step::Put(..) => Change::Put(entry),
+            Step::Remove(_) => Change::Remove(entry),
+        }
+    }
+
+    /// Takes note of what has been done.
+    fn note(&mut self, step: &Step) {
+        match step {
+            Step::Put(slot, way) => drop(self.held.insert(*slot, Held { way: *way, right: true, spared: false })),
+            Step::Remove(slot) => drop(self.held.remove(slot)),
+        }
+    }
+}
+
+impl FastDatapath for Vxlan {
+    fn name(&self) -> &'static str {
+        "vxlan"
+    }
+
+    fn apply(&mut self, plan: &Plan) -> Result<usize, HostError> {
+        if *plan == self.plan && !self.doubtful {
+            return Ok(0);
+        }
+        self.plan.clone_from(plan);
+        self.reconcile()
+    }
+
+    fn settle(&mut self) -> Result<usize, HostError> {
+        self.settled = true;
+        self.doubtful = true;
+        self.reconcile()
+    }
+
+    fn inspect(&mut self) -> Result<Mended, HostError> {
+        let (devices, mut mended) = devices::ensure(&self.netlink, &self.config)?;
+        self.devices = devices;
+        self.doubtful = true;
+        let lines = self.reconcile()?;
+        if lines > 0 {
+            mended.push(format!("{lines} lines of the forwarding tables were not right"));
+        }
+        Ok(mended)
+    }
+
+    fn set_mtu(&mut self, mtu: u32) -> Result<(), HostError> {
+        for family in [Family::V4, Family::V6] {
+            if let Some(link) = self.netlink.link(&devices::name(&self.config.bridge, family))? {
+                self.netlink.set_mtu(&link, mtu)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn learnt(&mut self) -> Result<Vec<Mac>, HostError> {
+        let lines = self.fdb.list(self.devices.bridge)?;
+        let local = |line: &&Line| self.family(line.device).is_none() && line.device != self.devices.tap;
+        let heard = lines.iter().filter(|line| line.kind == LineKind::Heard).filter(local);
+        let mut stations: Vec<Mac> = heard.map(|line| line.mac).collect();
+        stations.sort();
+        stations.dedup();
+        Ok(stations)
+    }
+}
+
+impl fmt::Debug for Vxlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vxlan")
+            .field("config", &self.config)
+            .field("devices", &self.devices)
+            .field("lines", &self.held.len())
+            .field("settled", &self.settled)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,166 @@
+//! Forwarding tables: those of bridges, which port a station is behind, and those of VXLAN devices, which host it is on.
+//!
+//! Thousands of entries change at once when a path does, so changes go in batches: many messages in one send, answered only where
+//! they fail, and the last of each batch always, so that we know when it is through. The kernel takes messages in their order.
+
+mod codec;
+
+use std::{collections::BTreeMap, io};
+
+pub(crate) use codec::{Change, Entry, Line, LineKind, Target};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::{
+    errno::Errno,
+    sys::{
+        socket::{setsockopt, sockopt},
+        time::{TimeVal, TimeValLike},
+    },
+};
+
+use crate::error::HostError;
+use codec::Answer;
+
+/// Messages in one send: 60 KiB at most, well below what a socket may queue (net.core.wmem_default, 208 KiB).
+const BATCH: usize = 1024;
+/// Bytes for answers that wait: all messages of a batch may fail, each with less than 1 KiB of the kernel's memory.
+const ANSWERS_LEN: usize = 4 << 20;
+/// Bytes of the largest piece of a list (the kernel makes pieces of up to 32 KiB, netlink(7)).
+const PIECE_LEN: usize = 64 << 10;
+/// Seconds that the kernel may think about one batch.
+const PATIENCE: i64 = 10;
+/// How often a list is asked for again that changed while it was made.
+const TRIES: usize = 16;
+
+/// A socket for forwarding tables, in the network namespace of the thread that opened it.
+pub(crate) struct Fdb {
+    socket: Socket,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Fdb {
+    /// Opens one.
+    pub(crate) fn open() -> Result<Self, HostError> {
+        let open = || -> io::Result<Socket> {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            socket.connect(&SocketAddr::new(0, 0))?;
+            // Answers without the failed request, and lists of what was asked for only.
+            socket.set_cap_ack(true)?;
+            socket.set_netlink_get_strict_chk(true)?;
+            setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE))?;
+            // Without the right to more than others, answers of batches that fail as a whole may be lost; that is noticed.
+            let _ = setsockopt(&socket, sockopt::RcvBufForce, &ANSWERS_LEN);
+            Ok(socket)
+        };
+        let socket = open().map_err(|error| HostError::io("open a netlink socket", &error))?;
+        Ok(Self { socket, sequence: 0, buffer: vec![0; PIECE_LEN] })
+    }
+
+    /// Makes the changes, in this order. Answers with what did not succeed, by position: an error stops no other.
+    ///
+    /// # Errors
+    /// When the kernel cannot be talked to: then any of the changes may have happened or not.
+    pub(crate) fn change(&mut self, changes: &[Change]) -> Result<BTreeMap<usize, Errno>, HostError> {
+        let mut failed = BTreeMap::new();
+        for (batch, offset) in changes.chunks(BATCH).zip((0..).step_by(BATCH)) {
+            for (position, errno) in self.batch(batch)? {
+                failed.insert(offset + position, errno);
+            }
+        }
+        Ok(failed)
+    }
+
+    /// All lines of a bridge's forwarding table, and of those of its ports.
+    pub(crate) fn list(&mut self, bridge: u32) -> Result<Vec<Line>, HostError> {
+        for _ in 0..TRIES {
+            if let Some(lines) = self.try_list(bridge)? {
+                return Ok(lines);
+            }
+        }
+        Err(HostError::kernel(LISTING, Errno::EINTR))
+    }
+
+    fn batch(&mut self, changes: &[Change]) -> Result<Vec<(usize, Errno)>, HostError> {
+        let Some(last) = changes.len().checked_sub(1) else { return Ok(Vec::new()) };
+        let first = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::with_capacity(changes.len() * codec::CHANGE_LEN_MAX);
+        for (position, change) in changes.iter().enumerate() {
+            self.sequence = self.sequence.wrapping_add(1);
+            change.encode(self.sequence, position == last, &mut bytes);
+        }
+        self.send(CHANGING, &bytes)?;
+        let mut failed = Vec::new();
+        loop {
+            let length = self.receive(CHANGING)?;
+            for answer in codec::answers(&self.buffer[..length]) {
+                // An answer to a batch whose answers we stopped waiting for is none to this.
+                let Answer::End { sequence, errno, .. } = answer else { continue };
+                let position = usize::try_from(sequence.wrapping_sub(first)).unwrap_or(usize::MAX);
+                if position > last {
+                    continue;
+                }
+                failed.extend(errno.map(|errno| (position, errno)));
+                if position == last {
+                    return Ok(failed);
+                }
+            }
+        }
+    }
+
+    /// None if the list changed while it was made.
+    fn try_list(&mut self, bridge: u32) -> Result<Option<Vec<Line>>, HostError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.send(LISTING, &codec::list(bridge, self.sequence))?;
+        let mut lines = Vec::new();
+        let mut consistent = true;
+        loop {
+            let length = match self.receive(LISTING) {
+                Err(error) if error.is_errno(&[Errno::ENOBUFS]) => return Ok(None),
+                length => length?,
+            };
+            for answer in codec::answers(&self.buffer[..length]) {
+                match answer {
+                    Answer::Line { sequence, interrupted, line } if sequence == self.sequence => {
+                        consistent &= !interrupted;
+                        lines.extend(line);
+                    }
+                    Answer::End { sequence, interrupted, errno } if sequence == self.sequence => {
+                        if let Some(errno) = errno {
+                            return Err(HostError::kernel(LISTING, errno));
+                        }
+                        return Ok((consistent && !interrupted).then_some(lines));
+                    }
+                    Answer::Line { .. } | Answer::End { .. } => {}
+                }
+            }
+        }
+    }
+
+    fn send(&self, doing: &str, bytes: &[u8]) -> Result<(), HostError> {
+        loop {
+            match self.socket.send(bytes, 0) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(HostError::io(doing, &error)),
+            }
+        }
+    }
+
+    /// How many bytes of the buffer are an answer.
+    fn receive(&mut self, doing: &str) -> Result<usize, HostError> {
+        loop {
+            match self.socket.recv(&mut &mut self.buffer[..], 0) {
+                Ok(length) => return Ok(length.min(PIECE_LEN)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(HostError::Timeout { doing: doing.to_owned(), seconds: PATIENCE.unsigned_abs() });
+                }
+                Err(error) => return Err(HostError::io(doing, &error)),
+            }
+        }
+    }
+}
+
+const CHANGING: &str = "change the forwarding tables";
+const LISTING: &str = "list the forwarding tables";
