@@ -164,3 +164,52 @@ impl Fdb {
 
 const CHANGING: &str = "change the forwarding tables";
 const LISTING: &str = "list the forwarding tables";
+
+#[cfg(test)]
+mod tests {
+    use weft::id::Mac;
+
+    use super::*;
+    use crate::{netlink::Netlink, testing::in_namespace, testing::ip};
+
+    fn entry(device: u32, number: usize) -> Entry {
+        let [.., high, low] = number.to_be_bytes();
+        Entry { device, mac: Mac([2, 0, 0, 0, high, low]), target: Target::Port }
+    }
+
+    #[test]
+    fn failures_are_told_by_position_and_stop_no_other() {
+        in_namespace(|| {
+            for arguments in
+                ["link add br0 type bridge", "link add p0 type veth peer name p1", "link set p0 master br0"]
+            {
+                ip(arguments);
+            }
+            let netlink = Netlink::open().unwrap();
+            let index = |name| netlink.link(name).unwrap().unwrap().index;
+            let (bridge, port, nowhere) = (index("br0"), index("p0"), index("p1"));
+            let mut fdb = Fdb::open().unwrap();
+            assert_eq!(fdb.change(&[]).unwrap(), BTreeMap::new());
+
+            let wrong = [0, 5, BATCH - 1, BATCH, 2 * BATCH + 7];
+            let device = |number: usize| if wrong.contains(&number) { nowhere } else { port };
+            let count = 2 * BATCH + 8;
+            let puts: Vec<Change> = (0..count).map(|number| Change::Put(entry(device(number), number))).collect();
+            let failed = fdb.change(&puts).unwrap();
+            assert_eq!(failed.keys().copied().collect::<Vec<_>>(), wrong);
+            let made = |fdb: &mut Fdb| {
+                let lines = fdb.list(bridge).unwrap();
+                lines.into_iter().filter(|line| line.kind == LineKind::Made(Target::Port)).count()
+            };
+            assert_eq!(made(&mut fdb), count - wrong.len());
+
+            // All fail: no answer is lost.
+            let removes: Vec<Change> = (0..count).map(|number| Change::Remove(entry(nowhere, number))).collect();
+            assert_eq!(fdb.change(&removes).unwrap().len(), count);
+            let removes: Vec<Change> = (0..count).map(|number| Change::Remove(entry(port, number))).collect();
+            let failed = fdb.change(&removes).unwrap();
+            assert_eq!(failed.values().collect::<Vec<_>>(), [&Errno::ENOENT; 5]);
+            assert_eq!(made(&mut fdb), 0);
+        });
+    }
+}

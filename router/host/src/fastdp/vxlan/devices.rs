@@ -109,7 +109,7 @@ impl Workshop<'_> {
         }
         let made = self.make(&name, &wanted);
         if made.is_err()
-            && let Some(half) = self.netlink.link(&name)?
+            && let Some(half) = self.netlink.link(&name)?.filter(|half| self.is_ours(half, &wanted))
         {
             self.netlink.remove(&half)?;
         }

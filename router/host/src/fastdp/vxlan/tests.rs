@@ -17,7 +17,7 @@ use crate::{
     poll::Poller,
     testing::ip,
 };
-use stage::{PATIENCE, carry, name, passes, plan, talk, two, underlay};
+use stage::{PATIENCE, carry, lost, name, passes, plan, talk, two, underlay};
 
 fn station(number: u16) -> Mac {
     let [high, low] = number.to_be_bytes();
@@ -40,14 +40,14 @@ fn frame(to: Mac, from: Mac) -> Vec<u8> {
 fn containers_talk_by_the_tables_alone() {
     on_a_host(|| {
         let (one, two) = two();
-        assert!(!passes(&one, &two, 100), "nobody was told of anybody");
+        assert!(lost(&one, &two, 100), "nobody was told of anybody");
         assert!(one.sleeve_hears(two.station()));
         for v6 in [false, true] {
             carry(&one, &two, v6);
             assert!(talk(&one, &two), "IPv6: {v6}");
             // The largest that the bridge takes: 1340 less IP and UDP.
             assert!(passes(&one, &two, 1312));
-            assert!(!one.sleeve_hears(two.station()));
+            assert!(one.sleeve_misses(two.station()));
         }
     });
 }
@@ -60,12 +60,12 @@ fn unknown_stations_and_groups_go_to_the_sleeve_alone() {
         for to in [station(1), Mac::BROADCAST, Mac([0x01, 0, 0x5e, 0, 0, 9])] {
             shout(&one.container, frame(to, one.station()));
             assert!(one.sleeve_hears(to));
-            assert!(!two.sleeve_hears(to));
+            assert!(two.sleeve_misses(to));
         }
         // What the sleeve hands over is for our own stations, not for the fast datapath again.
         for to in [Mac::BROADCAST, two.station()] {
             one.sleeve_says(&frame(to, station(2)));
-            assert!(!two.sleeve_hears(to));
+            assert!(two.sleeve_misses(to));
         }
     });
 }
@@ -95,7 +95,7 @@ fn heartbeats_reach_the_right_peer_at_full_size_and_unfragmented() {
                 assert_eq!(buffer[..packet.len()], packet);
             }
             assert_eq!(there.receive(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
-            assert!(!one.sleeve_hears(heartbeat_mac(name(2))) && !two.sleeve_hears(heartbeat_mac(name(2))));
+            assert!(one.sleeve_misses(heartbeat_mac(name(2))) && two.sleeve_misses(heartbeat_mac(name(2))));
 
             // A path that takes less: full packets are lost, not cut up.
             one.host.inside(|| ip("link set eth0 mtu 1380"));
@@ -121,15 +121,20 @@ fn a_heartbeat_socket_takes_its_own_only() {
         );
         let socket = node.host.inside(|| HeartbeatSocket::open("weft", name(1)).unwrap());
         let kind = HEARTBEAT_ETHERTYPE.to_be_bytes();
-        let mut buffer = [0; 64];
+        let poller = Poller::new().unwrap();
+        poller.add(&socket, 0).unwrap();
+        let receive = || {
+            assert!(poller.wait(PATIENCE).unwrap().contains(0));
+            socket.receive(&mut [0; 64])
+        };
         for to in [Mac::BROADCAST, heartbeat_mac(name(1))] {
             shout(&node.container, [&to.0[..], &[2; 6], &kind, &[5; 70]].concat());
-            assert_eq!(socket.receive(&mut buffer).unwrap(), None, "not for us, or too long");
+            assert_eq!(receive().unwrap(), None, "not for us, or too long");
         }
         shout(&node.container, [&heartbeat_mac(name(1)).0[..], &[2; 6], &kind, &[5; 64]].concat());
-        assert_eq!(socket.receive(&mut buffer).unwrap(), Some(64));
+        assert_eq!(receive().unwrap(), Some(64));
         node.host.inside(|| ip("link delete weft"));
-        assert_eq!(socket.receive(&mut buffer).unwrap_err().raw_os_error(), Some(libc::ENETDOWN));
+        assert_eq!(receive().unwrap_err().raw_os_error(), Some(libc::ENETDOWN));
         assert_eq!(socket.send(name(2), name(1), &[0]).unwrap_err().raw_os_error(), Some(libc::ENXIO));
     });
 }
@@ -156,14 +161,16 @@ fn a_change_of_path_changes_what_it_must() {
             let mut lines = node.with(|vxlan| vxlan.fdb.list(vxlan.devices.bridge).unwrap());
             lines.retain(|line| (100..120).any(|number| station(number) == line.mac));
             lines.sort_by_key(|line| (line.device, line.mac));
+            // Some kernels tell a line twice.
+            lines.dedup();
             lines
         };
         let before = others(&one);
         assert_eq!(before.len(), 40);
         assert_eq!(apply(carried(false)), 10);
-        assert!(!passes(&one, &two, 100) && one.sleeve_hears(two.station()));
+        assert!(lost(&one, &two, 100) && one.sleeve_hears(two.station()));
         assert_eq!(apply(carried(true)), 10);
-        assert!(passes(&one, &two, 100) && !one.sleeve_hears(two.station()));
+        assert!(passes(&one, &two, 100) && one.sleeve_misses(two.station()));
         assert_eq!(others(&one), before);
 
         // Another address: its host's lines only. Another family: also the bridge's, and the old ones go.
@@ -208,7 +215,10 @@ fn the_bridge_tells_whom_it_heard() {
         shout(&one.container, frame(Mac::BROADCAST, station(5)));
         let mut heard = [one.station(), station(5)];
         heard.sort();
-        assert_eq!(one.with(|vxlan| vxlan.learnt()).unwrap(), heard);
+        let deadline = Instant::now() + PATIENCE;
+        while one.with(|vxlan| vxlan.learnt()).unwrap() != heard {
+            assert!(Instant::now() < deadline, "not heard");
+        }
     });
 }
 
@@ -240,6 +250,9 @@ fn ten_thousand_stations_are_quick() {
         let begin = Instant::now();
         assert_eq!(node.with(|vxlan| vxlan.inspect()).unwrap(), Vec::<String>::new());
         println!("inspection: {:?}", begin.elapsed());
+        let begin = Instant::now();
+        assert!(node.with(|vxlan| vxlan.learnt()).unwrap().len() <= 1, "the container, if it spoke");
+        println!("whom the bridge heard: {:?}", begin.elapsed());
         timed("nobody", Plan::default(), 40_004);
     });
 }
