@@ -79,6 +79,12 @@ pub enum HostError {
         /// Who has it, in words.
         by: String,
     },
+    /// The kernel has no datapath of Open vSwitch, and no module for it.
+    #[error("this kernel has no Open vSwitch datapath (module {module})")]
+    NoOpenVswitch {
+        /// The module that would have it.
+        module: &'static str,
+    },
     /// No such device.
     #[error("no device {0} on this host")]
     NoDevice(String),
@@ -194,6 +200,7 @@ impl HostError {
             | Self::Nft { .. }
             | Self::VxlanTaken { .. }
             | Self::PortInUse { .. }
+            | Self::NoOpenVswitch { .. }
             | Self::ForwardingRisky
             | Self::Kernel { .. }
             | Self::Unexpected { .. }

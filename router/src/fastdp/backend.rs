@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, thread};
 
 use tracing::info;
 use weft::fastdp::{Ability, LANES_MAX};
-use weft_host::{FastConfig, FastDatapath, HostError, Vxlan, xfrm::Xfrm};
+use weft_host::{FastConfig, FastDatapath, HostError, Ovs, Vxlan, xfrm::Xfrm};
 
 /// What was asked for by `--fastdp`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -93,8 +93,16 @@ impl Setup {
     }
 
     fn open_datapath(&self) -> Result<Box<dyn FastDatapath>, HostError> {
-        let vxlan = || Vxlan::open(self.config.clone()).map(|vxlan| Box::new(vxlan) as Box<dyn FastDatapath>);
-        let ovs = || Err::<Box<dyn FastDatapath>, _>(HostError::Stopped);
+        let (bridge, config) = (&self.config.bridge, || self.config.clone());
+        // What an earlier run left of the other backend holds the UDP port.
+        let vxlan = || -> Result<Box<dyn FastDatapath>, HostError> {
+            Ovs::remove(bridge)?;
+            Ok(Box::new(Vxlan::open(config())?))
+        };
+        let ovs = || -> Result<Box<dyn FastDatapath>, HostError> {
+            Vxlan::remove(bridge)?;
+            Ok(Box::new(Ovs::open(config())?))
+        };
         match self.mode {
             Mode::Vxlan => vxlan(),
             Mode::Ovs => ovs(),
@@ -116,8 +124,12 @@ impl Setup {
 
 /// Removes what routers of this bridge and this VXLAN port left in the kernel of the fast datapath.
 pub(crate) fn remove(bridge: &str, port: u16) -> Result<(), HostError> {
-    let devices = Vxlan::remove(bridge);
-    // A kernel without IPsec has nothing of ours.
-    let states = Xfrm::open(port).map_or(Ok(()), |mut xfrm| xfrm.remove());
-    devices.and(states)
+    let remove = || {
+        let devices = Vxlan::remove(bridge).and(Ovs::remove(bridge));
+        // A kernel without IPsec has nothing of ours. States and policies go last: until then nothing leaves in clear.
+        let states = Xfrm::open(port).map_or(Ok(()), |mut xfrm| xfrm.remove());
+        devices.and(states)
+    };
+    // In a thread of its own, in the same namespace, because the caller may be a worker of tokio's, which must not block.
+    thread::scope(|scope| scope.spawn(remove).join()).unwrap_or(Err(HostError::Stopped))
 }

@@ -1,7 +1,7 @@
 //! Back to the host as it was: every step is tried, whatever became of the others.
 
 use super::{Edge, bridge::bridge_mark};
-use crate::{error::HostError, mark::Mark, netlink::Link};
+use crate::{error::HostError, mark::Mark, netlink::Link, ovs};
 
 impl Edge {
     pub(super) fn reset(&self) -> Result<(), HostError> {
@@ -12,7 +12,8 @@ impl Edge {
         // Only the bridge knows what there is to revert: it stays until that is done, so that a second reset finds it.
         let reverted = failed.is_empty();
         let index = bridge.as_ref().map(|(link, _)| link.index);
-        for link in links.iter().filter(|link| is_our_port(link, index)) {
+        failed.extend(ovs::remove(&self.netlink, &self.bridge).err());
+        for link in links.iter().filter(|link| is_our_port(link, index) && !ovs::is_datapath(link, &self.bridge)) {
             failed.extend(self.netlink.remove(link).err());
         }
         if let Some((link, _)) = bridge.filter(|_| reverted) {
