@@ -5,9 +5,9 @@ use std::{fs, io, path::Path};
 use anyhow::{Context, bail, ensure};
 use weft::id::Nickname;
 use weft_router::{
-    fastdp::Mode,
     Config,
     config::{DEFAULT_BRIDGE, DEFAULT_CONN_LIMIT, DEFAULT_HTTP_ADDR},
+    fastdp::Mode,
 };
 
 use crate::{

@@ -219,8 +219,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
     };
     let mtu = Mtu { host: host.clone(), fixed: config.mtu, now: mtu_now, peer: store.identity().name() };
 
-    let services =
-        Services { listening, api, stations, mtu, store, targets: targets_seen, shutdown: shutdown.clone() };
+    let services = Services { listening, api, stations, mtu, store, targets: targets_seen, shutdown: shutdown.clone() };
     let services = services.start().map_err(RunError::Threads)?;
     is_ready.send_replace(true);
     notify("READY=1");

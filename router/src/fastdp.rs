@@ -31,7 +31,6 @@ use weft_host::{
     xfrm::Xfrm,
 };
 
-
 pub use self::backend::{Mode, ModeError};
 pub(crate) use self::backend::{Setup, remove};
 use crate::daemon::spawn;

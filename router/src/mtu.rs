@@ -68,6 +68,11 @@ fn warn_if_too_large(mtu: u16, underlay: &Underlay) {
     let most = Carriage::Esp { in_udp: false }.inner_max(false, below);
     if usize::from(mtu) > most {
         let fits = container_mtu(below);
-        warn!(mtu, underlay = below, fits, "--mtu is more than the underlay carries: large packets go by the sleeve, cut or refused");
+        warn!(
+            mtu,
+            underlay = below,
+            fits,
+            "--mtu is more than the underlay carries: large packets go by the sleeve, cut or refused"
+        );
     }
 }

@@ -126,9 +126,8 @@ impl Esp {
     /// Returns whether the plan changed.
     pub fn renew(&mut self, source: Source<'_>, ends: Ends, lanes: u8, now: Time, entropy: &Entropy) -> bool {
         let mut changed = self.drop_foreign(ends);
-        let fits = |receiving: &Receiving| {
-            receiving.session == source.local && receiving.set.destination == ends.own_address
-        };
+        let fits =
+            |receiving: &Receiving| receiving.session == source.local && receiving.set.destination == ends.own_address;
         if !self.receiving.iter().any(fits) && self.tries < TRIES_MAX {
             // SPIs up to 255 are reserved (RFC 4303 §2.1).
             let spi = (u32::from_le_bytes(entropy.array()) | 0x100) & !u32::from(LANES_MAX - 1);

@@ -269,6 +269,10 @@ impl Fast {
     ) -> bool {
         self.beats.handle_timeout(now);
         self.esp.handle_timeout(now);
+        if self.is_back(others, now) {
+            self.hold_until = None;
+            self.beats.forgive(now);
+        }
         if let (Ok(Agreed::Esp), Some(source), Some(ends)) = (self.agreed(config), source, self.ends(config)) {
             self.esp.renew(source, ends, self.lanes_to_receive(config), now, entropy);
         }
@@ -339,6 +343,13 @@ impl Fast {
         self.hold_until = None;
     }
 
+    /// Whether the router that was away answers again by the sleeve: from now on its silence by the fast datapath counts.
+    fn is_back(&self, others: Others, now: Time) -> bool {
+        let held_since = self.hold_until.filter(|until| now < *until).map(|until| until.since(Time::ZERO + HOLD));
+        held_since.zip(others.sleeve_answered).is_some_and(|(since, at)| at.since(Time::ZERO) > since)
+            && self.theirs.is_some()
+    }
+
     /// Why the fast datapath is to be left now; None to stay.
     fn leaves(&self, config: &FastConfig, others: Others, now: Time) -> Option<String> {
         let is_held = self.is_held(now);
@@ -370,7 +381,8 @@ impl Fast {
             return "heartbeats are answered; waiting for 3 s of proof".to_owned();
         }
         if self.beats.is_answered(now) {
-            let size = "packets of full size do not pass the fast datapath: the underlay carries less than the MTU needs";
+            let size =
+                "packets of full size do not pass the fast datapath: the underlay carries less than the MTU needs";
             return match theirs {
                 Some(hello) if hello.hears && !hello.hears_full => format!("{size} (lost on the way there)"),
                 Some(hello) if hello.hears_full => format!("{size} (lost on the way back)"),
@@ -484,3 +496,6 @@ impl FastConfig {
 pub fn underlay_address(socket: SocketAddr) -> IpAddr {
     socket.ip().to_canonical()
 }
+
+#[cfg(test)]
+mod tests;

@@ -159,6 +159,15 @@ impl Heartbeats {
         *self = Self { was_proven, ..Self::new(now) };
     }
 
+    /// What was not answered so far proves nothing: whoever answers was away.
+    pub fn forgive(&mut self, now: Time) {
+        for rhythm in [&mut self.small, &mut self.full] {
+            rhythm.unanswered = 0;
+            rhythm.first_unanswered = None;
+            rhythm.due = now;
+        }
+    }
+
     /// An authentic echo of `token` came by the fast datapath.
     pub fn echoed(&mut self, token: u64, now: Time) {
         let Some(sent) = self.pending.remove(&token) else { return };

@@ -15,7 +15,6 @@ use crate::{
     },
 };
 
-
 /// The methods by name, as users see them.
 const FASTDP: &str = "fastdp";
 const SLEEVE: &str = "sleeve";
@@ -177,7 +176,8 @@ impl Node {
         let mtu = relays.as_ref().and_then(|relays| Some(inner_mtu(self.payload_max(name)?, relays.len())));
         // Why the fast datapath was left says more than why the sleeve had been there already.
         let left = link.map(|link| &link.fast).filter(|fast| !fast.reason().is_empty() && fast.since() > choice.since);
-        let (changed, reason) = left.map_or((choice.since, choice.reason.as_str()), |fast| (fast.since(), fast.reason()));
+        let (changed, reason) =
+            left.map_or((choice.since, choice.reason.as_str()), |fast| (fast.since(), fast.reason()));
         Some(Path {
             name,
             nickname: self.nickname(name),

@@ -95,7 +95,11 @@ fn trust_must_be_mutual_to_go_in_clear() {
     let mesh = carried(2, |config, _| trusts(config));
     let line = connection(&mesh, 0, 1);
     assert!(!line.encrypted && line.info.contains("trusted subnets"), "{line:?}");
-    let mesh = carried(2, |config, id| if id == 0 { trusts(config) });
+    let mesh = carried(2, |config, id| {
+        if id == 0 {
+            trusts(config)
+        }
+    });
     assert!(connection(&mesh, 0, 1).encrypted);
 }
 

@@ -12,12 +12,7 @@ use crate::fastdp;
 const PREFIX: &[u8] = b"weft.";
 
 /// Leaves the host as it was before. Goes on after a failure, and reports the first.
-pub(super) async fn remove(
-    host: &dyn Host,
-    bridge: &str,
-    vxlan_port: u16,
-    data_dir: &Path,
-) -> Result<(), RunError> {
+pub(super) async fn remove(host: &dyn Host, bridge: &str, vxlan_port: u16, data_dir: &Path) -> Result<(), RunError> {
     // Before the bridge, which its devices are ports of; states and policies last of that, so that nothing leaves in clear.
     let fast = fastdp::remove(bridge, vxlan_port).map_err(RunError::from);
     let host = host.reset().await.map_err(RunError::from);

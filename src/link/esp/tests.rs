@@ -8,8 +8,7 @@ const A: Ends = Ends {
     own_address: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)),
     peer_address: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)),
 };
-const B: Ends =
-    Ends { own: A.peer, peer: A.own, own_address: A.peer_address, peer_address: A.own_address };
+const B: Ends = Ends { own: A.peer, peer: A.own, own_address: A.peer_address, peer_address: A.own_address };
 
 /// Two ends whose messages arrive at once and whose kernels do as asked.
 struct Pair {
@@ -24,7 +23,14 @@ struct Pair {
 impl Pair {
     fn new() -> Self {
         let entropy = Entropy::seeded([3; 32]);
-        Self { a: Esp::default(), b: Esp::default(), entropy, session: 7, key: Zeroizing::new([7; 32]), now: Time::ZERO }
+        Self {
+            a: Esp::default(),
+            b: Esp::default(),
+            entropy,
+            session: 7,
+            key: Zeroizing::new([7; 32]),
+            now: Time::ZERO,
+        }
     }
 
     fn rekey(&mut self) {

@@ -1,0 +1,172 @@
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const STEP: Duration = Duration::from_millis(5);
+
+fn config(secret: bool) -> FastConfig {
+    FastConfig {
+        own: PeerName([2, 0, 0, 0, 0, 1]),
+        ability: Ability::Ready { backend: "vxlan".to_owned(), no_esp: None, lanes: 4 },
+        secret,
+        trusted_subnets: Vec::new(),
+        addresses: vec!["10.0.0.1".parse().unwrap()],
+    }
+}
+
+fn hello() -> Hello {
+    let to = "10.0.0.1".parse().unwrap();
+    Hello { ready: true, esp: true, trusts: false, hears: true, hears_full: true, lanes: 2, to }
+}
+
+/// One link's fast datapath in virtual time; the peer answers by each method or not.
+struct Bench {
+    fast: Fast,
+    config: FastConfig,
+    entropy: Entropy,
+    now: Time,
+    by_fast: bool,
+    by_sleeve: bool,
+    sleeve_answered: Option<Time>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let mut fast = Fast::new(PeerName([2, 0, 0, 0, 0, 2]), Time::ZERO);
+        fast.set_remote("10.0.0.2".parse().unwrap());
+        let entropy = Entropy::seeded([1; 32]);
+        let (by_fast, by_sleeve) = (true, true);
+        let now = Time::ZERO + SECOND;
+        Self { fast, config: config(false), entropy, now, by_fast, by_sleeve, sleeve_answered: None }
+    }
+
+    fn carrying() -> Self {
+        let mut bench = Self::new();
+        bench.fast.greeted(hello(), bench.now);
+        bench.run(SECOND);
+        assert!(bench.fast.carries());
+        bench
+    }
+
+    /// Lets time pass; whether it carried all the while.
+    fn run(&mut self, span: Duration) -> bool {
+        let end = self.now + span;
+        let mut carried = true;
+        while self.now < end {
+            if self.by_sleeve {
+                self.sleeve_answered = Some(self.now);
+            }
+            let others = Others { sleeve_answered: self.sleeve_answered, relay: false };
+            self.fast.handle_timeout(&self.config, None, others, self.now, &self.entropy);
+            while let Some(next) = self.fast.poll(&self.config, self.now, &self.entropy) {
+                if let ToSend::Heartbeat(token, _) = next
+                    && self.by_fast
+                {
+                    self.fast.echoed(token, self.now);
+                }
+            }
+            carried &= self.fast.carries();
+            self.now = self.now + STEP;
+        }
+        carried
+    }
+}
+
+#[test]
+fn it_is_left_only_for_a_method_that_answers() {
+    let mut bench = Bench::carrying();
+    (bench.by_fast, bench.by_sleeve) = (false, false);
+    assert!(bench.run(SECOND * 10), "nothing answers: there is nothing better");
+    bench.by_sleeve = true;
+    assert!(!bench.run(SECOND));
+    assert_eq!(bench.fast.reason(), "UDP of the fast datapath is not answered any more");
+}
+
+#[test]
+fn a_router_that_comes_back_is_given_time_to_answer_by_the_fast_datapath() {
+    let mut bench = Bench::carrying();
+    (bench.by_fast, bench.by_sleeve) = (false, false);
+    bench.fast.hold(bench.now);
+    assert!(bench.run(SECOND * 10));
+    bench.fast.peer_restarted(bench.now);
+    // The sleeve is answered first.
+    bench.by_sleeve = true;
+    assert!(bench.run(SECOND / 10));
+    bench.fast.greeted(hello(), bench.now);
+    assert!(bench.run(SECOND / 2));
+    bench.by_fast = true;
+    assert!(bench.run(SECOND * 60));
+}
+
+#[test]
+fn a_router_that_comes_back_without_its_fast_datapath_is_left() {
+    let mut bench = Bench::carrying();
+    (bench.by_fast, bench.by_sleeve) = (false, false);
+    bench.fast.hold(bench.now);
+    bench.run(SECOND * 10);
+    bench.fast.peer_restarted(bench.now);
+    bench.by_sleeve = true;
+    bench.fast.greeted(hello(), bench.now);
+    assert!(!bench.run(SECOND * 2));
+}
+
+#[test]
+fn what_is_kept_goes_when_nobody_comes_back() {
+    let mut bench = Bench::carrying();
+    (bench.by_fast, bench.by_sleeve) = (false, false);
+    bench.fast.hold(bench.now);
+    bench.fast.peer_restarted(bench.now);
+    assert!(bench.run(HOLD - SECOND));
+    assert!(!bench.run(SECOND * 2));
+    assert_eq!(bench.fast.plan(&bench.config), None);
+}
+
+#[test]
+fn each_obstacle_is_named() {
+    let obstacle = |change: fn(&mut Bench, &mut Hello)| {
+        let mut bench = Bench::new();
+        bench.config.secret = true;
+        let mut hello = hello();
+        change(&mut bench, &mut hello);
+        bench.fast.greeted(hello, bench.now);
+        bench.fast.obstacle(&bench.config, bench.now).unwrap()
+    };
+    for (change, word) in [
+        (
+            (|bench, _| bench.config.ability = Ability::Off("no VXLAN".to_owned())) as fn(&mut Bench, &mut Hello),
+            "no VXLAN",
+        ),
+        (|_, hello| hello.ready = false, "the peer's fast datapath is off"),
+        (|_, hello| hello.esp = false, "the peer's kernel has no ESP"),
+        (|_, hello| hello.to = "192.0.2.7".parse().unwrap(), "a NAT lies between: the peer sees us at 192.0.2.7"),
+        (|_, hello| hello.to = "fd00::1".parse().unwrap(), "NAT lies between"),
+        (|_, _| (), "keys for ESP are being agreed"),
+        (
+            |bench, hello| {
+                bench.config.secret = false;
+                (hello.hears, hello.hears_full) = (false, false);
+            },
+            "passes in neither direction",
+        ),
+    ] {
+        let why = obstacle(change);
+        assert!(why.contains(word), "{why}");
+    }
+    let mut bench = Bench::new();
+    assert!(bench.fast.obstacle(&bench.config, bench.now).unwrap().contains("has not said"));
+    bench = Bench::carrying();
+    assert_eq!(bench.fast.obstacle(&bench.config, bench.now), None);
+}
+
+#[test]
+fn who_has_none_greets_only_when_asked() {
+    let mut bench = Bench::new();
+    bench.config.ability = Ability::Off(String::new());
+    assert_eq!(bench.fast.poll(&bench.config, bench.now, &bench.entropy), None);
+    bench.fast.greeted(hello(), bench.now);
+    let Some(ToSend::Hello(answer)) = bench.fast.poll(&bench.config, bench.now, &bench.entropy) else {
+        panic!("no answer")
+    };
+    assert!(!answer.ready);
+    assert_eq!(bench.fast.poll(&bench.config, bench.now + SECOND * 60, &bench.entropy), None);
+    assert_eq!(bench.fast.deadline(&bench.config, true, bench.now), None);
+}
