@@ -210,8 +210,10 @@ impl Fast {
     /// An echo came by the fast datapath.
     pub fn echoed(&mut self, token: u64, now: Time) {
         self.beats.echoed(token, now);
-        // The peer's router is there.
-        self.hold_until = None;
+        if self.hold_until.take().is_some() {
+            // The peer's router is there again: heartbeats of the other size were not answered for the same reason.
+            self.beats.forgive(now);
+        }
     }
 
     /// The kernel has, or refused, a set to receive with.

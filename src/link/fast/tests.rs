@@ -98,6 +98,26 @@ fn a_router_that_comes_back_is_given_time_to_answer_by_the_fast_datapath() {
 }
 
 #[test]
+fn a_small_heartbeat_that_is_answered_first_does_not_condemn_the_large_ones() {
+    let mut bench = Bench::carrying();
+    (bench.by_fast, bench.by_sleeve) = (false, false);
+    bench.fast.hold(bench.now);
+    bench.run(SECOND * 10);
+    bench.fast.peer_restarted(bench.now);
+    bench.fast.greeted(hello(), bench.now);
+    // Only the next heartbeat, which is a small one, is answered; then all are.
+    let token = loop {
+        bench.now = bench.now + STEP;
+        if let Some(ToSend::Heartbeat(token, Size::Small)) = bench.fast.poll(&bench.config, bench.now, &bench.entropy) {
+            break token;
+        }
+    };
+    bench.fast.echoed(token, bench.now);
+    (bench.by_fast, bench.by_sleeve) = (true, true);
+    assert!(bench.run(SECOND * 10));
+}
+
+#[test]
 fn a_router_that_comes_back_without_its_fast_datapath_is_left() {
     let mut bench = Bench::carrying();
     (bench.by_fast, bench.by_sleeve) = (false, false);
