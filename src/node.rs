@@ -127,6 +127,8 @@ impl Node {
             secret: !config.secret.is_open(),
             trusted_subnets: config.trusted_subnets.clone(),
             addresses: Vec::new(),
+            mtu: 0,
+            refused: None,
         };
         let mut maker = Maker::new(MakerConfig { name, discovery: config.discovery, conn_limit: config.conn_limit });
         maker.add_targets(config.targets.iter().cloned(), Time::ZERO);
@@ -182,8 +184,12 @@ impl Node {
             Input::SessionWanted { peer } => self.links.want(peer, now),
             Input::SessionWorn { index } => self.links.worn(index, now),
             Input::FastDatapath(ability) => self.links.set_ability(ability, now),
-            Input::ContainerMtu(mtu) => self.links.mtu = mtu,
+            Input::ContainerMtu(mtu) => {
+                self.links.set_mtu(mtu, now);
+                self.advert.soon(now);
+            }
             Input::EspInstalled { peer, spi, error } => self.links.esp_installed(peer, spi, error.as_deref(), now),
+            Input::PacketsRefused(why) => self.links.fast.refused = Some((why, now)),
             Input::EspEnded { spi, lost } => self.links.esp_ended(spi, lost, now),
             Input::LocalAddresses(addresses) => {
                 self.links.set_addresses(addresses.clone(), now);
@@ -362,6 +368,8 @@ impl Node {
                     self.drop_peer(peer, now);
                 } else {
                     self.links.learn(peer, record.public, record.uid, now);
+                    self.links.set_peer_mtu(peer, record.mtu, now);
+                    self.unpublished = true;
                     self.maker.set_known(peer, record.addresses.clone(), now);
                 }
             }

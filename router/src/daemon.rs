@@ -175,7 +175,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
     let (node, recorder) = node(node_config, &config)?;
 
     let (taps, mtu) = plug_in(&config, &*host, &store, workers).await?;
-    let (fast, ability, fast_inputs) = FastPath::start(setup(&config, &store), mtu.into());
+    let fast = FastPath::start(setup(&config, &store), mtu.into());
     let (mtu_now, mtu) = watch::channel(mtu);
     let (punts, punted) = dataplane::channel();
     let sleeve = DataPlane::start(DataPlaneConfig { taps, sockets, punts })?;
@@ -190,6 +190,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
         control: asker,
         operator,
         counters: Arc::new(move || meter.read()),
+        fast: fast.counts,
         started,
         failure: sleeve.failure(),
         ready,
@@ -200,7 +201,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
         asks,
         punts: punted,
         arrivals,
-        fast: fast_inputs,
+        fast: fast.inputs,
         mtu,
         underlay: host.underlay(),
         failure: sleeve.failure(),
@@ -210,8 +211,8 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
         node,
         sleeve,
         transport,
-        fast,
-        ability,
+        fast: fast.path,
+        ability: fast.ability,
         recorder,
         targets,
         started: Instant::now(),

@@ -10,6 +10,7 @@
 //! but by a reset.
 
 mod backend;
+mod counts;
 
 use std::{
     io,
@@ -18,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 use weft::{
     fastdp::{Ability, Plan},
@@ -33,6 +34,7 @@ use weft_host::{
 
 pub use self::backend::{Mode, ModeError};
 pub(crate) use self::backend::{Setup, remove};
+pub(crate) use self::counts::FastCounts;
 use crate::daemon::spawn;
 
 /// What the thread has to say and the control task has not taken yet. Full: the thread waits.
@@ -68,29 +70,41 @@ pub(crate) struct FastPath {
 }
 
 /// What becomes of starting it: the control task's end, what the node is told, and where its inputs come from.
-pub(crate) type Started = (Option<FastPath>, Ability, mpsc::Receiver<Input>);
+pub(crate) struct Started {
+    pub(crate) path: Option<FastPath>,
+    pub(crate) ability: Ability,
+    pub(crate) inputs: mpsc::Receiver<Input>,
+    pub(crate) counts: watch::Receiver<FastCounts>,
+}
 
 impl FastPath {
     /// Opens the fast datapath in the calling thread's network namespace. Where that does not work the sleeve carries all, and the
     /// node is told why.
     pub(crate) fn start(setup: Setup, mtu: u32) -> Started {
         let (told, inputs) = mpsc::channel(INPUTS_MAX);
+        let (counted, counts) = watch::channel(FastCounts::default());
+        let started = |path, ability| Started { path, ability, inputs, counts };
         if setup.mode == Mode::Off {
             if let Err(error) = remove(&setup.config.bridge, setup.config.port) {
                 warn!(%error, "cannot remove what an earlier run left of the fast datapath");
             }
-            return (None, Ability::Off(String::new()), inputs);
+            return started(None, Ability::Off(String::new()));
         }
-        match Self::open(setup, mtu, told) {
-            Ok((path, ability)) => (Some(path), ability, inputs),
+        match Self::open(setup, mtu, told, counted) {
+            Ok((path, ability)) => started(Some(path), ability),
             Err(error) => {
                 warn!(%error, "there is no fast datapath: all frames go by the sleeve");
-                (None, Ability::Off(error.to_string()), inputs)
+                started(None, Ability::Off(error.to_string()))
             }
         }
     }
 
-    fn open(setup: Setup, mtu: u32, told: mpsc::Sender<Input>) -> Result<(Self, Ability), HostError> {
+    fn open(
+        setup: Setup,
+        mtu: u32,
+        told: mpsc::Sender<Input>,
+        counted: watch::Sender<FastCounts>,
+    ) -> Result<(Self, Ability), HostError> {
         let system = |doing| move |error: io::Error| HostError::io(doing, &error);
         let own = setup.config.own;
         let beats = Arc::new(HeartbeatSocket::open(&setup.config.bridge, own)?);
@@ -109,7 +123,7 @@ impl FastPath {
             if opened.send(ability).is_ok()
                 && let Ok((datapath, xfrm, _)) = worker
             {
-                Worker::new(datapath, xfrm, told).work(&queue);
+                Worker::new(datapath, xfrm, told, counted).work(&queue);
             }
         });
         path.threads.push(worker.map_err(system("start a thread"))?);
@@ -180,6 +194,7 @@ struct Worker {
     datapath: Box<dyn FastDatapath>,
     xfrm: Option<Xfrm>,
     told: mpsc::Sender<Input>,
+    counts: watch::Sender<FastCounts>,
     plan: Arc<Plan>,
     /// The last plan is not in force as a whole, or something was mended.
     is_behind: bool,
@@ -192,12 +207,18 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(datapath: Box<dyn FastDatapath>, xfrm: Option<Xfrm>, told: mpsc::Sender<Input>) -> Self {
+    fn new(
+        datapath: Box<dyn FastDatapath>,
+        xfrm: Option<Xfrm>,
+        told: mpsc::Sender<Input>,
+        counts: watch::Sender<FastCounts>,
+    ) -> Self {
         let now = Instant::now();
         Self {
             datapath,
             xfrm,
             told,
+            counts,
             plan: Arc::default(),
             is_behind: false,
             started: now,
@@ -276,6 +297,7 @@ impl Worker {
                 warn!(spi, "somebody removed IPsec states of ours: making new keys");
                 self.tell(Input::EspEnded { spi, lost: true });
             }
+            self.count_packets()?;
         }
         if self.counted.elapsed() >= COUNT_EVERY {
             self.counted = Instant::now();
@@ -295,6 +317,19 @@ impl Worker {
         Ok(())
     }
 
+    /// Counts what passed each lane, and what the kernel refused.
+    fn count_packets(&mut self) -> Result<(), HostError> {
+        let Some(xfrm) = &mut self.xfrm else { return Ok(()) };
+        let (lanes, refused) = (xfrm.lanes()?, xfrm.trouble());
+        if let Some(worst) = refused.0.iter().max_by_key(|counter| counter.packets) {
+            let why = format!("{} {} ({})", worst.packets, worst.meaning, worst.name);
+            debug!(why, "the kernel refused packets");
+            self.tell(Input::PacketsRefused(why));
+        }
+        self.counts.send_modify(|counts| counts.add(lanes, &refused));
+        Ok(())
+    }
+
     fn tell(&self, input: Input) {
         // A control task that is gone has no use for it.
         let _ = self.told.blocking_send(input);
@@ -308,3 +343,6 @@ impl Worker {
         self.complaint = complaint;
     }
 }
+
+#[cfg(test)]
+mod tests;

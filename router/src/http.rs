@@ -28,7 +28,7 @@ use weft::plane::Counters;
 
 pub use self::server::BindError;
 pub(crate) use self::server::{Listening, bind};
-use crate::{control::Asker, shutdown::Shutdown, stations::Operator};
+use crate::{control::Asker, fastdp::FastCounts, shutdown::Shutdown, stations::Operator};
 
 /// Largest body of a request in bytes: thousands of targets.
 const BODY_MAX: usize = 64 << 10;
@@ -46,6 +46,8 @@ pub(crate) struct Api {
     pub(crate) operator: Operator,
     /// Reads the data plane's counters, without waiting for it.
     pub(crate) counters: Arc<dyn Fn() -> Counters + Send + Sync>,
+    /// The fast datapath's counters.
+    pub(crate) fast: watch::Receiver<FastCounts>,
     /// When the router was started, Unix seconds.
     pub(crate) started: u64,
     /// Some when a worker of the data plane has failed.

@@ -11,14 +11,17 @@ use prometheus_client::{
 };
 use weft::{
     api::{Connection, ConnectionState, Path, Report},
+    fastdp::LANES_MAX,
     id::{Nickname, PeerName},
     plane::Counters,
 };
 
-use crate::{control::Snapshot, events::EventCounts};
+use crate::{control::Snapshot, events::EventCounts, fastdp::FastCounts};
 
 /// The method of all traffic that the data plane counts.
 const SLEEVE: &str = "sleeve";
+/// The method of traffic that the kernel counts.
+const FASTDP: &str = "fastdp";
 
 type Labels = Vec<(&'static str, String)>;
 type Counts = Family<Labels, Counter>;
@@ -26,11 +29,17 @@ type Level = Gauge<f64, AtomicU64>;
 type Levels = Family<Labels, Level>;
 
 /// The metrics as text (OpenMetrics 1.0). `started` is the router's start in Unix seconds.
-pub(crate) fn render(snapshot: &Snapshot, counters: &Counters, started: u64) -> Result<String, fmt::Error> {
+pub(crate) fn render(
+    snapshot: &Snapshot,
+    counters: &Counters,
+    fast: &FastCounts,
+    started: u64,
+) -> Result<String, fmt::Error> {
     let mut exposition = Exposition { registry: Registry::default(), names: nicknames(&snapshot.report) };
     exposition.router(&snapshot.report, started);
     exposition.paths(&snapshot.report.paths);
     exposition.traffic(counters);
+    exposition.esp(fast);
     exposition.events(&snapshot.events);
     let mut text = String::new();
     encode(&mut text, &exposition.registry)?;
@@ -126,6 +135,24 @@ impl Exposition {
             self.counts("weft_dropped_packets", "Frames and packets not passed on by the data plane, by reason");
         for (reason, count) in counters.drops.iter() {
             add(&drops, vec![("reason", reason.as_str().to_owned())], count);
+        }
+    }
+
+    fn esp(&mut self, fast: &FastCounts) {
+        let packets = self.counts("weft_esp_lane_packets", "Packets that an ESP lane in use sealed or opened");
+        let bytes = self.counts_in("weft_esp_lane", "Packets that an ESP lane in use sealed or opened", Unit::Bytes);
+        for lane in &fast.lanes {
+            let mut labels = self.peer(lane.peer, FASTDP);
+            labels.push(("direction", if lane.sends { "tx" } else { "rx" }.to_owned()));
+            labels.push(("lane", (lane.spi % u32::from(LANES_MAX)).to_string()));
+            labels.push(("spi", format!("{:#x}", lane.spi)));
+            add(&packets, labels.clone(), lane.packets);
+            add(&bytes, labels, lane.bytes);
+        }
+        let refused =
+            self.counts("weft_esp_refused_packets", "Packets that the kernel's IPsec refused, by its word for why");
+        for (cause, count) in &fast.refused {
+            add(&refused, vec![("cause", (*cause).to_owned())], *count);
         }
     }
 

@@ -31,6 +31,8 @@ const HELLO_INTERVAL: Duration = Duration::from_secs(1);
 const HELLO_INTERVAL_LATER: Duration = Duration::from_secs(10);
 /// How long a peer that says nothing is greeted often.
 const HELLO_EAGERLY: Duration = Duration::from_secs(10);
+/// How long what the kernel refused may explain that heartbeats are missing.
+const REFUSED_LATELY: Duration = Duration::from_secs(20);
 /// How long a heartbeat of the peer counts as heard.
 const HEARD_FOR: Duration = Duration::from_millis(2500);
 /// How long the kernel's path is kept when the peer's router went away without a word of its own, or said that it stops.
@@ -49,6 +51,10 @@ pub struct FastConfig {
     pub trusted_subnets: Vec<ipnet::IpNet>,
     /// Our addresses on the underlay.
     pub addresses: Vec<IpAddr>,
+    /// The containers' MTU in bytes: the size of a full heartbeat.
+    pub mtu: u16,
+    /// Why the kernel refused packets last, and when.
+    pub refused: Option<(String, Time)>,
 }
 
 /// What the sleeve and the rest of the network offer instead, now.
@@ -77,6 +83,8 @@ pub struct Fast {
     peer: PeerName,
     remote: Option<IpAddr>,
     theirs: Option<Hello>,
+    /// The MTU of the peer's containers; 0 while it is not known.
+    peer_mtu: u16,
     esp: Esp,
     beats: Heartbeats,
     heard: [Option<Time>; 2],
@@ -95,6 +103,7 @@ impl Fast {
             peer,
             remote: None,
             theirs: None,
+            peer_mtu: 0,
             esp: Esp::default(),
             beats: Heartbeats::new(now),
             heard: [None; 2],
@@ -179,7 +188,10 @@ impl Fast {
             let refused = self.esp.refused().map(|why| format!("the kernel takes no ESP state: {why}"));
             return Some(refused.unwrap_or_else(|| "keys for ESP are being agreed".to_owned()));
         }
-        Some(self.trouble(agreed, now))
+        let refused =
+            config.refused.as_ref().filter(|(_, at)| agreed == Agreed::Esp && now.since(*at) < REFUSED_LATELY);
+        let hint = refused.map(|(why, _)| format!("; this kernel refused {why}")).unwrap_or_default();
+        Some(self.trouble(agreed, now) + &hint)
     }
 
     /// The peer greeted.
@@ -200,6 +212,16 @@ impl Fast {
     /// The peer is at this address of the underlay.
     pub fn set_remote(&mut self, remote: IpAddr) {
         self.remote = Some(remote);
+    }
+
+    /// The MTU of the peer's containers; 0 while it is not known.
+    pub fn peer_mtu(&self) -> u16 {
+        self.peer_mtu
+    }
+
+    /// The peer's containers take IP packets of so many bytes.
+    pub fn set_peer_mtu(&mut self, mtu: u16) {
+        self.peer_mtu = mtu;
     }
 
     /// A heartbeat of the peer came, `full` if it was as large as frames may be.
@@ -422,6 +444,12 @@ impl Fast {
         };
         if !theirs.ready {
             return Err("the peer's fast datapath is off".to_owned());
+        }
+        if self.peer_mtu != 0 && config.mtu > self.peer_mtu {
+            let (ours, theirs) = (config.mtu, self.peer_mtu);
+            return Err(format!(
+                "our containers send {ours} bytes and the peer's take {theirs}: only the sleeve cuts packets"
+            ));
         }
         if !config.addresses.contains(&theirs.to) {
             return Err(format!("a NAT lies between: the peer sees us at {}, which is not our address", theirs.to));

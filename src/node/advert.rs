@@ -133,6 +133,7 @@ impl Advert {
             links: records.collect(),
             addresses: self.addresses(config.port),
             leaving: self.leaving,
+            mtu: links.fast.mtu,
         }
     }
 

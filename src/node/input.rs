@@ -108,6 +108,8 @@ pub enum Input {
         /// It is gone: nothing is sealed with it any more.
         lost: bool,
     },
+    /// The kernel refused packets of the fast datapath lately, for this reason in words: heartbeats may be among them.
+    PacketsRefused(String),
     /// The host's own addresses, now: told to peers as places to find us.
     LocalAddresses(Vec<IpAddr>),
     /// Connect to these targets as well, or instead of all earlier ones.

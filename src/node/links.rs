@@ -81,8 +81,6 @@ pub(super) struct Link {
 pub(super) struct Links {
     config: LinkConfig,
     pub(super) fast: FastConfig,
-    /// The containers' MTU: the size of a full heartbeat.
-    pub(super) mtu: u16,
     /// The fast datapath of peers that are gone, whose kernels may go on.
     kept: BTreeMap<PeerName, Fast>,
     replanned: bool,
@@ -105,7 +103,6 @@ impl Links {
         Self {
             config,
             fast,
-            mtu: 0,
             kept: BTreeMap::new(),
             replanned: false,
             cookies: CookieJar::new(&entropy, Time::ZERO),

@@ -106,7 +106,7 @@ impl Node {
                 Some(_) if direct.is_none() => "the sleeve does not answer over UDP".to_owned(),
                 Some(_) => String::new(),
             };
-            let mtu = Some(u32::from(self.links.mtu));
+            let mtu = Some(u32::from(self.links.fast.mtu));
             return Method { name: FASTDP, sealed: lanes.is_some(), lanes, mtu, rtt: link.fast.rtt(), info };
         }
         let Some(direct) = direct else {
@@ -164,7 +164,7 @@ impl Node {
                 method: FASTDP.to_owned(),
                 rtt_us: fast.rtt().map(micros),
                 loss: Some(fast.loss()),
-                mtu: Some(self.links.mtu.into()),
+                mtu: Some(self.links.fast.mtu.into()),
                 since: since(fast.since()),
                 reason: fast.reason().to_owned(),
             });

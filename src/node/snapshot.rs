@@ -7,7 +7,7 @@ use crate::{
     fastdp::heartbeat_mac,
     link::mtu,
     switch::forwarding::{Forwarding, PeerForwarding},
-    wire::sleeve::relay_overhead,
+    wire::{overhead::ETHERNET_LEN, sleeve::relay_overhead},
 };
 
 impl Node {
@@ -22,7 +22,11 @@ impl Node {
             let route = self.route(peer);
             let payload_max = self.payload_max(peer).unwrap_or(mtu::BASE);
             let session = link.keys.sending().cloned();
-            forwarding.peers.insert(peer, PeerForwarding { session, route, payload_max });
+            let frame_max = match link.fast.peer_mtu() {
+                0 => usize::MAX,
+                mtu => usize::from(mtu) + ETHERNET_LEN,
+            };
+            forwarding.peers.insert(peer, PeerForwarding { session, route, payload_max, frame_max });
         }
         forwarding.stations = self.table.stations().collect();
         forwarding.local = self.table.local().collect();

@@ -132,6 +132,7 @@ fn delta_of_a_peer(entropy: &Entropy) -> (PeerName, Vec<u8>) {
         port: 6783,
         links: Vec::new(),
         addresses: Vec::new(),
+        mtu: 0,
         leaving: false,
     };
     topology.set((), record).unwrap();

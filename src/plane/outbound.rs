@@ -170,6 +170,7 @@ impl Plane {
         };
         let overhead = relay_overhead(relayed.map_or(0, |(_, _, relays)| relays.len()));
         let room = known.payload_max.saturating_sub(overhead + PACKET_OVERHEAD + RECORD_HEADER_LEN);
+        let room = room.min(known.frame_max);
         Ok(Way { peer, session, to, relayed, room })
     }
 

@@ -85,7 +85,10 @@ impl Mesh {
                 forwarding.local.insert(station(host));
                 for other in (0..count).filter(|other| *other != host) {
                     let route = Some(Route::Direct(address(other)));
-                    forwarding.peers.insert(name(other), PeerForwarding { session: None, route, payload_max: 1472 });
+                    forwarding.peers.insert(
+                        name(other),
+                        PeerForwarding { session: None, route, payload_max: 1472, frame_max: usize::MAX },
+                    );
                     forwarding.stations.insert(station(other), name(other));
                     forwarding.addresses.insert(station_v4(other), station(other));
                 }

@@ -41,6 +41,8 @@ pub struct PeerRecord {
     pub links: Vec<LinkRecord>,
     /// It stops, on purpose.
     pub leaving: bool,
+    /// The largest IP packet that its containers take, in bytes; 0 while it does not say.
+    pub mtu: u16,
 }
 
 /// One end's view of a link.
@@ -72,6 +74,8 @@ struct RecordWire {
     links: Vec<LinkWire>,
     #[prost(bool, tag = "7")]
     leaving: bool,
+    #[prost(uint32, tag = "8")]
+    mtu: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -104,6 +108,7 @@ impl Replicated for PeerRecord {
             addresses: self.addresses.iter().copied().map(socket_to_bytes).collect(),
             links: self.links.iter().copied().map(LinkRecord::to_wire).collect(),
             leaving: self.leaving,
+            mtu: self.mtu.into(),
         }
         .encode_to_vec()
     }
@@ -130,6 +135,7 @@ impl Replicated for PeerRecord {
             addresses: sockets_from_bytes(&wire.addresses, ADDRESSES_MAX)?,
             links,
             leaving: wire.leaving,
+            mtu: u16::try_from(wire.mtu).map_err(|_| Malformed("an MTU beyond any IP packet"))?,
         })
     }
 }
@@ -171,6 +177,7 @@ mod tests {
             addresses: vec!["10.0.0.1:6783".parse().unwrap(), "[fd00::1]:7000".parse().unwrap()],
             links: (0..4).map(link).collect(),
             leaving: false,
+            mtu: 1340,
         }
     }
 

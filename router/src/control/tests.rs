@@ -42,7 +42,9 @@ impl Sleeve for FakeSleeve {
 pub(crate) struct Ends {
     pub(crate) asker: Asker,
     pub(crate) punts: mpsc::Sender<Input>,
-    pub(crate) underlay: watch::Sender<Vec<IpAddr>>,
+    pub(crate) fast: mpsc::Sender<Input>,
+    pub(crate) mtu: watch::Sender<u16>,
+    pub(crate) underlay: watch::Sender<Underlay>,
     pub(crate) failure: watch::Sender<Option<String>>,
     pub(crate) stop: CancellationToken,
     pub(crate) targets: watch::Receiver<Vec<Target>>,
@@ -72,16 +74,27 @@ pub(crate) fn control(node: Node, recorder: Option<Recorder>) -> (Control<FakeSl
     let (transport, arrivals) = Transport::new(listeners, None, 6783);
     let (asker, asks) = channel();
     let (punts, punted) = mpsc::channel(4);
-    let (underlay, underlay_seen) = watch::channel(Vec::new());
+    let (fast, fast_inputs) = mpsc::channel(4);
+    let (mtu, mtu_seen) = watch::channel(1340);
+    let (underlay, underlay_seen) = watch::channel(Underlay::default());
     let (failure, failure_seen) = watch::channel(None);
     let (targets, targets_seen) = watch::channel(Vec::new());
     let stop = CancellationToken::new();
-    let sources =
-        Sources { asks, punts: punted, arrivals, underlay: underlay_seen, failure: failure_seen, stop: stop.clone() };
+    let sources = Sources {
+        asks,
+        punts: punted,
+        arrivals,
+        fast: fast_inputs,
+        mtu: mtu_seen,
+        underlay: underlay_seen,
+        failure: failure_seen,
+        stop: stop.clone(),
+    };
     let sleeve = FakeSleeve::default();
     let (started, events) = (Instant::now(), EventCounts::default());
-    let control = Control { node, sleeve, transport, recorder, targets, started, events };
-    (control, sources, Ends { asker, punts, underlay, failure, stop, targets: targets_seen })
+    let ability = Ability::Off(String::new());
+    let control = Control { node, sleeve, transport, fast: None, ability, recorder, targets, started, events };
+    (control, sources, Ends { asker, punts, fast, mtu, underlay, failure, stop, targets: targets_seen })
 }
 
 fn node() -> Node {
@@ -120,7 +133,9 @@ async fn it_answers_until_it_is_stopped_and_every_input_is_written_down() {
     let (control, sources, ends) = control(Node::new(config.clone(), Entropy::seeded(seed)), Some(recorder));
     let task = tokio::spawn(control.run(sources));
     assert_eq!(ends.asker.snapshot().await.unwrap().report.router.name, config.identity.name());
-    ends.underlay.send_replace(vec!["192.0.2.9".parse().unwrap()]);
+    ends.underlay.send_modify(|underlay| underlay.addresses = vec!["192.0.2.9".parse().unwrap()]);
+    ends.mtu.send_replace(1280);
+    ends.fast.send(Input::PacketsRefused("5 packets".to_owned())).await.unwrap();
     ends.punts.send(Input::SessionWanted { peer: PeerName([3; 6]) }).await.unwrap();
     let connect = Input::Connect { targets: vec!["127.0.0.1:9".parse().unwrap()], replace: false };
     ends.asker.feed(connect).await.unwrap();
@@ -131,7 +146,15 @@ async fn it_answers_until_it_is_stopped_and_every_input_is_written_down() {
     assert!(ends.asker.snapshot().await.is_err(), "it is gone, and says so");
 
     let lines = std::fs::read_to_string(&path).unwrap();
-    for input in ["LocalAddresses\":[\"192.0.2.9", "SessionWanted", "127.0.0.1:9", "Leave", "report"] {
+    for input in [
+        "LocalAddresses\":[\"192.0.2.9",
+        "SessionWanted",
+        "127.0.0.1:9",
+        "ContainerMtu\":1280",
+        "5 packets",
+        "Leave",
+        "report",
+    ] {
         assert!(lines.contains(input), "{input} is missing");
     }
     let replayed = record::replay(&path).unwrap();

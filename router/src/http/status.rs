@@ -113,7 +113,7 @@ pub(super) async fn report(State(api): State<Api>) -> Result<Json<Report>, Failu
 
 pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Failure> {
     let snapshot = api.control.snapshot().await?;
-    let text = metrics::render(&snapshot, &(api.counters)(), api.started)
+    let text = metrics::render(&snapshot, &(api.counters)(), &api.fast.borrow(), api.started)
         .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response())
 }

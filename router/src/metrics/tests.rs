@@ -8,6 +8,8 @@ use weft::{
     time::Time,
 };
 
+use weft_host::xfrm::LaneCount;
+
 use super::*;
 use crate::control;
 
@@ -24,6 +26,7 @@ fn snapshot() -> Snapshot {
         state: ConnectionState::Established,
         encrypted: true,
         method: "sleeve".to_owned(),
+        lanes: None,
         name: Some(PEER),
         nickname: Some(nickname),
         mtu: Some(1414),
@@ -54,7 +57,9 @@ fn what_is_known_is_in_the_text() {
     drops.count(Drop::Replayed);
     let traffic = Traffic { tx_packets: 3, tx_bytes: 300, relayed_packets: 1, ..Traffic::default() };
     let counters = Counters { drops, peers: BTreeMap::from([(PEER, traffic)]) };
-    let text = render(&snapshot(), &counters, 1_700_000_000).unwrap();
+    let lane = LaneCount { peer: PEER, sends: true, spi: 0x1001, packets: 7, bytes: 700 };
+    let fast = FastCounts { lanes: vec![lane], refused: BTreeMap::from([("XfrmInNoStates", 3)]) };
+    let text = render(&snapshot(), &counters, &fast, 1_700_000_000).unwrap();
     let peer = r#"{peer="7e:52:00:00:00:01",nickname="host \"two\"\\",method="sleeve"}"#;
     for line in [
         "weft_build_info{version=\"0.0.0-test\"} 1",
@@ -71,6 +76,11 @@ fn what_is_known_is_in_the_text() {
         &format!("weft_connection_rtt_seconds{peer} 0.0015"),
         &format!("weft_path_mtu_bytes{peer} 1340.0"),
         &format!("weft_path_relays{peer} 1.0"),
+        &format!(
+            "weft_esp_lane_packets_total{} 7",
+            peer.replace("\"sleeve\"}", r#""fastdp",direction="tx",lane="1",spi="0x1001"}"#)
+        ),
+        "weft_esp_refused_packets_total{cause=\"XfrmInNoStates\"} 3",
         "# EOF",
     ] {
         assert!(text.lines().any(|has| has == line), "{line} is not in\n{text}");

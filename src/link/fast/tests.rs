@@ -10,6 +10,8 @@ fn config(secret: bool) -> FastConfig {
         secret,
         trusted_subnets: Vec::new(),
         addresses: vec!["10.0.0.1".parse().unwrap()],
+        mtu: 1340,
+        refused: None,
     }
 }
 
@@ -157,6 +159,7 @@ fn each_obstacle_is_named() {
         ),
         (|_, hello| hello.ready = false, "the peer's fast datapath is off"),
         (|_, hello| hello.esp = false, "the peer's kernel has no ESP"),
+        (|bench, _| bench.fast.set_peer_mtu(1300), "our containers send 1340 bytes and the peer's take 1300"),
         (|_, hello| hello.to = "192.0.2.7".parse().unwrap(), "a NAT lies between: the peer sees us at 192.0.2.7"),
         (|_, hello| hello.to = "fd00::1".parse().unwrap(), "NAT lies between"),
         (|_, _| (), "keys for ESP are being agreed"),

@@ -25,6 +25,20 @@ impl Links {
         self.touch_all(now);
     }
 
+    /// The containers' MTU.
+    pub(in crate::node) fn set_mtu(&mut self, mtu: u16, now: Time) {
+        self.fast.mtu = mtu;
+        self.touch_all(now);
+    }
+
+    /// The MTU of a peer's containers.
+    pub(in crate::node) fn set_peer_mtu(&mut self, peer: PeerName, mtu: u16, now: Time) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.fast.set_peer_mtu(mtu);
+            self.touch(peer, now);
+        }
+    }
+
     /// Our addresses on the underlay.
     pub(in crate::node) fn set_addresses(&mut self, addresses: Vec<IpAddr>, now: Time) {
         self.fast.addresses = addresses;
@@ -118,7 +132,7 @@ impl Links {
                     (Origin::Relayed(peer), Message::Offer { session, spi, lanes }, 0)
                 }
                 ToSend::Heartbeat(token, Size::Small) => (Origin::Fast, Message::Probe { token }, SMALL_LEN),
-                ToSend::Heartbeat(token, Size::Full) => (Origin::Fast, Message::Probe { token }, self.mtu.into()),
+                ToSend::Heartbeat(token, Size::Full) => (Origin::Fast, Message::Probe { token }, self.fast.mtu.into()),
             };
             self.send(peer, towards, message, size);
         }

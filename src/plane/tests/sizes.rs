@@ -112,6 +112,18 @@ fn a_frame_fits_to_the_last_byte() {
 }
 
 #[test]
+fn a_frame_fits_the_peers_containers_to_the_last_byte() {
+    let mut mesh = Mesh::full(2);
+    let frame = whole(sample::between(station(0), station(1), sample::udp4(&[7; 1000])));
+    mesh.peer_mut(0, 1).frame_max = frame.len();
+    mesh.send(0, &frame);
+    assert_eq!(mesh.run(), 1);
+    mesh.peer_mut(0, 1).frame_max -= 1;
+    mesh.send(0, &frame);
+    assert_eq!((mesh.run(), mesh.delivered(0).len(), mesh.drops(0)), (0, 1, vec![(Drop::TooBig, 1)]));
+}
+
+#[test]
 fn replicated_frames_that_do_not_fit_are_not_answered() {
     let mut mesh = Mesh::full(3);
     mesh.peer_mut(0, 1).payload_max = 500;

@@ -16,7 +16,7 @@ const PEER: PeerName = PeerName([2; 6]);
 fn forwarding() -> Forwarding {
     let route = Some(Route::Direct("192.0.2.1:6783".parse().unwrap()));
     let mut forwarding = Forwarding::default();
-    forwarding.peers.insert(PEER, PeerForwarding { session: None, route, payload_max: 1400 });
+    forwarding.peers.insert(PEER, PeerForwarding { session: None, route, payload_max: 1400, frame_max: usize::MAX });
     forwarding.stations.insert(REMOTE, PEER);
     forwarding.addresses.insert(V4_DESTINATION.into(), REMOTE);
     forwarding.addresses.insert(V6_DESTINATION.into(), REMOTE);

@@ -32,6 +32,7 @@ fn records(peers: usize, ends: &[(usize, usize, bool, Option<u8>)]) -> Records {
                 .map(|(peer, (control, data))| LinkRecord { peer, control, data, payload_max: 1472 })
                 .collect(),
             leaving: false,
+            mtu: 0,
         }
     };
     (0..peers).map(|i| (name(i), record(i))).collect()

@@ -78,7 +78,10 @@ impl Lab {
             receiving.insert(session.local_index(), (other.name, Arc::clone(&session)));
             stations.insert(other.station(), other.name);
             let route = Some(Route::Direct(underlay(other.number, self.family)));
-            peers.insert(other.name, PeerForwarding { session: Some(session), route, payload_max: PAYLOAD_MAX });
+            peers.insert(
+                other.name,
+                PeerForwarding { session: Some(session), route, payload_max: PAYLOAD_MAX, frame_max: usize::MAX },
+            );
         }
         Forwarding {
             name: Some(host.name),
