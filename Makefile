@@ -72,12 +72,18 @@ lab: root release ## Leave the demo's three hosts up to play with
 lab-down: root release ## Remove what `make lab` made
 	@"$$CARGO_TARGET_DIR/release/demo" lab down
 
+test: export WEFT_TEST_BINARIES = $(CARGO_TARGET_DIR)/test-binaries.json
 test: root uml-deps build ## Run all tests: unit, property, simulator, lab
-	@if cargo nextest --version >/dev/null 2>&1; then \
-		cargo test --workspace --all-features --doc --quiet && cargo nextest run --workspace --all-features; \
+	@rm -rf "$$CARGO_TARGET_DIR/debug/scenarios"; \
+	cargo test --workspace --all-features --no-run --message-format=json-render-diagnostics >"$$WEFT_TEST_BINARIES"; \
+	status=0; \
+	if cargo nextest --version >/dev/null 2>&1; then \
+		cargo test --workspace --all-features --doc --quiet && cargo nextest run --workspace --all-features || status=$$?; \
 	else \
-		cargo test --workspace --all-features; \
-	fi
+		cargo test --workspace --all-features || status=$$?; \
+	fi; \
+	"$$CARGO_TARGET_DIR/debug/table" || true; \
+	exit $$status
 
 bench: root release ## Measure Weft beside raw veth and kernel VXLAN (BENCH_SECONDS, BENCH_ROUNDS, BENCH_UNDERLAY, BENCH_OUT)
 	cargo bench -p weft-integration --bench throughput
