@@ -21,6 +21,8 @@ pub mod mesh;
 pub mod namespace;
 pub mod nat;
 pub mod ping;
+pub mod remains;
+pub mod stream;
 pub mod sweep;
 pub mod switch;
 pub mod transfer;
@@ -130,6 +132,16 @@ impl Lab {
         one.disable_offloads()?;
         other.disable_offloads()?;
         self.cut(&Cut::between(one.name(), other.name()).longer_than(mtu))
+    }
+
+    /// Makes the underlay one of packets of up to `mtu` bytes, on all hosts that are on it now.
+    pub fn underlay_mtu(&self, mtu: u32) -> Result<()> {
+        let hosts = self.lock_hosts();
+        for host in hosts.iter() {
+            self.switch.namespace().ip(&format!("link set {} mtu {mtu}\n", host.name()))?;
+            host.namespace().ip(&format!("link set {} mtu {mtu}\n", host::UNDERLAY))?;
+        }
+        self.switch.namespace().ip(&format!("link set {} mtu {mtu}\n", switch::BRIDGE))
     }
 
     /// Begins to write down all that crosses the switch.

@@ -3,3 +3,5 @@
 
 pub mod demo;
 pub mod lab;
+pub mod scenario;
+pub mod uml;

@@ -16,4 +16,5 @@ mod lab {
     mod restarts;
     mod three_hosts;
     mod tidy;
+    mod uml;
 }

@@ -11,6 +11,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+use super::wait::patience;
+
 /// Long enough for any set-up command on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 /// After a program's end, for the rest of its output; more means that a process it left holds its output open.
@@ -94,7 +96,7 @@ impl Run {
         let status = self.wait(&mut child)?;
         let rest = |output: mpsc::Receiver<String>| {
             output
-                .recv_timeout(OUTPUT_GRACE)
+                .recv_timeout(patience(OUTPUT_GRACE))
                 .with_context(|| format!("`{self}` ended, but a process it started holds its output open"))
         };
         Ok(Done { command: self.to_string(), status, stdout: rest(stdout)?, stderr: rest(stderr)? })
@@ -119,14 +121,14 @@ impl Run {
     }
 
     fn wait(&self, child: &mut Child) -> Result<ExitStatus> {
-        let started = Instant::now();
+        let (started, deadline) = (Instant::now(), patience(self.deadline));
         loop {
             if let Some(status) = child.try_wait().with_context(|| self.to_string())? {
                 return Ok(status);
             }
-            if started.elapsed() > self.deadline {
+            if started.elapsed() > deadline {
                 child.kill().and_then(|()| child.wait()).with_context(|| self.to_string())?;
-                bail!("`{self}` did not end within {:?}", self.deadline);
+                bail!("`{self}` did not end within {deadline:?}");
             }
             thread::sleep(Duration::from_millis(2));
         }

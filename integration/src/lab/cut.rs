@@ -10,7 +10,7 @@ use std::sync::{
 
 use anyhow::{Context, Result};
 
-use super::{command::Run, switch::Switch};
+use super::{command::Run, host::PORT, switch::Switch};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -61,6 +61,13 @@ impl Cut {
     pub fn port(self, port: u16) -> Self {
         let transport = "meta l4proto { tcp, udp } th";
         self.only([format!("{transport} sport {port}"), format!("{transport} dport {port}")])
+    }
+
+    /// Of these only what the fast datapath sends, in clear or sealed.
+    #[must_use]
+    pub fn fastdp(self) -> Self {
+        let vxlan = PORT + 1;
+        self.only([format!("meta l4proto udp th dport {vxlan}"), "meta l4proto esp".to_owned()])
     }
 
     /// Of these only ICMP and ICMPv6.

@@ -11,7 +11,10 @@ use anyhow::{Context, Result, ensure};
 use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::namespace::{Namespace, join};
+use super::{
+    namespace::{Namespace, join},
+    wait::patience,
+};
 
 /// Between two datagrams: slow enough that no buffer overflows.
 const PACE: Duration = Duration::from_millis(2);
@@ -59,7 +62,7 @@ impl Listener {
             ready.send(())?;
             count_copies(&socket, count, &stopped)
         })?;
-        if is_ready.recv_timeout(Duration::from_secs(10)).is_err() {
+        if is_ready.recv_timeout(patience(Duration::from_secs(10))).is_err() {
             return join(thread).and(Err(anyhow::anyhow!("the listener did not start")));
         }
         Ok(Self { thread, stop })

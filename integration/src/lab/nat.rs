@@ -11,6 +11,7 @@ use super::{
     namespace::Namespace,
     switch::{self, Switch},
 };
+use crate::uml;
 
 /// The gateway's addresses on the inner side, and the host's.
 pub const INNER: [(Ipv4Addr, Ipv6Addr); 2] = [
@@ -34,10 +35,20 @@ impl Gateway {
         switch.plug(&namespace, "wan", port)?;
         let gateway = Self { namespace, outer: Arc::new(Mutex::new(index)) };
         gateway.outer_address("add", index)?;
+        gateway.translate()?;
+        Ok(gateway)
+    }
+
+    /// Begins to translate; by iptables in a guest, whose kernel has no nftables for IP.
+    fn translate(&self) -> Result<()> {
+        if uml::is_here() {
+            let masquerade = ["-t", "nat", "-A", "POSTROUTING", "-o", "wan", "-j", "MASQUERADE"];
+            let run = |program: &&str| self.namespace.run(program).args(masquerade).checked().map(drop);
+            return ["iptables", "ip6tables"].iter().try_for_each(run);
+        }
         let script = "table inet nat {\n  chain post {\n    type nat hook postrouting priority 100;\n    \
                       oifname \"wan\" masquerade\n  }\n}\n";
-        gateway.namespace.run("nft").args(["-f", "-"]).input(script).checked()?;
-        Ok(gateway)
+        self.namespace.run("nft").args(["-f", "-"]).input(script).checked().map(drop)
     }
 
     /// Its namespace.

@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::namespace::{Namespace, join};
+use super::{
+    namespace::{Namespace, join},
+    wait::patience,
+};
 
 /// In every record of the content: what must never be seen on the underlay.
 pub const MARKER: [u8; 16] = *b"PLAIN WEFT TEXT:";
@@ -33,8 +36,9 @@ impl Transfer {
     }
 }
 
-/// Sends `bytes` bytes from one namespace to the address `to` in another; fails when nothing moves for `patience`.
-pub fn transfer(from: &Namespace, to: (&Namespace, IpAddr), bytes: u64, patience: Duration) -> Result<Transfer> {
+/// Sends `bytes` bytes from one namespace to the address `to` in another; fails when nothing moves for `limit`.
+pub fn transfer(from: &Namespace, to: (&Namespace, IpAddr), bytes: u64, limit: Duration) -> Result<Transfer> {
+    let patience = patience(limit);
     let (to_namespace, address) = to;
     let (tell, told) = mpsc::channel();
     let receiver = to_namespace.spawn(move || receive(address, bytes, patience, &tell))?;

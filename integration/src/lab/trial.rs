@@ -27,21 +27,57 @@ pub fn trial_alone(test: impl FnOnce(&Lab) -> Result<()>) {
     run(test);
 }
 
+/// How a trial went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All was as expected.
+    Passed,
+    /// What was not, with every router's status and log.
+    Failed(String),
+    /// It could not be tried here, and why.
+    Skipped(String),
+}
+
+/// The error of a trial that cannot be tried here.
+#[derive(Debug)]
+pub struct Skipped(pub String);
+
+impl std::fmt::Display for Skipped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "skipped: {}", self.0)
+    }
+}
+
+impl std::error::Error for Skipped {}
+
 #[track_caller]
 fn run(test: impl FnOnce(&Lab) -> Result<()>) {
+    match outcome(test) {
+        Outcome::Passed => {}
+        Outcome::Failed(why) | Outcome::Skipped(why) => panic!("{why}"),
+    }
+}
+
+/// As [`trial`], for who wants to know how it went.
+pub fn attempt(test: impl FnOnce(&Lab) -> Result<()>) -> Outcome {
+    let _shared = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+    outcome(test)
+}
+
+fn outcome(test: impl FnOnce(&Lab) -> Result<()>) -> Outcome {
     let lab = match Lab::new() {
         Ok(lab) => lab,
-        Err(error) => panic!("no lab: {error:#}"),
+        Err(error) => return Outcome::Failed(format!("no lab: {error:#}")),
     };
-    let outcome = catch_unwind(AssertUnwindSafe(|| test(&lab)));
-    let problem = match outcome {
-        Ok(Ok(())) => return,
-        Ok(Err(error)) => format!("{error:#}"),
+    let problem = match catch_unwind(AssertUnwindSafe(|| test(&lab))) {
+        Ok(Ok(())) => return Outcome::Passed,
+        Ok(Err(error)) => match error.downcast::<Skipped>() {
+            Ok(Skipped(why)) => return Outcome::Skipped(why),
+            Err(error) => format!("{error:#}"),
+        },
         Err(panic) => text_of(panic.as_ref()).unwrap_or_else(|| resume_unwind(panic)),
     };
-    let diagnosis = lab.diagnosis();
-    drop(lab);
-    panic!("{problem}\n{diagnosis}");
+    Outcome::Failed(format!("{problem}\n{}", lab.diagnosis()))
 }
 
 fn text_of(panic: &(dyn Any + Send)) -> Option<String> {

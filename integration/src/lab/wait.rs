@@ -7,12 +7,24 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 
+/// Names the factor by which this machine is slower than the one that time limits are written for: a whole number.
+pub const SLOWNESS: &str = "WEFT_LAB_SLOWNESS";
+
 /// Between two looks: short beside what is waited for, long beside what a look costs.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How long to wait here for what takes at most `limit` on an ordinary machine. All waits of the lab do this by themselves.
+pub fn patience(limit: Duration) -> Duration {
+    limit * slowness()
+}
+
+fn slowness() -> u32 {
+    std::env::var(SLOWNESS).ok().and_then(|text| text.parse().ok()).unwrap_or(1).max(1)
+}
+
 /// Looks until `look` succeeds, and gives what it found and how long that took; at the deadline, its last error.
 pub fn wait_for<T>(what: &str, deadline: Duration, mut look: impl FnMut() -> Result<T>) -> Result<(T, Duration)> {
-    let started = Instant::now();
+    let (started, deadline) = (Instant::now(), patience(deadline));
     loop {
         let error = match look() {
             Ok(found) => return Ok((found, started.elapsed())),
