@@ -337,10 +337,15 @@ impl Node {
             match change {
                 LinkChange::Keys => {}
                 LinkChange::Rekeyed => self.outputs.push_back(Output::Event(Event::Rekeyed { peer })),
-                LinkChange::Direct(Change::Up(_)) | LinkChange::Size => self.advert.soon(now),
+                LinkChange::Direct(Change::Up(address)) => {
+                    self.links.displace(peer, address, now);
+                    self.advert.soon(now);
+                }
+                LinkChange::Size => self.advert.soon(now),
                 LinkChange::Direct(Change::Down) => self.advert.at_once(now),
                 LinkChange::Method => self.method_changed(peer),
                 LinkChange::Direct(Change::Moved(address)) => {
+                    self.links.displace(peer, address, now);
                     let reason = format!("the peer moved to {address}");
                     let route = Some(Route::Direct(address));
                     self.outputs.push_back(Output::Event(Event::PathChanged { peer, route, reason }));

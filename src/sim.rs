@@ -15,6 +15,7 @@ use std::{
 };
 
 use host::{Host, Outbox};
+use kernel::Kernel;
 pub use network::Network;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -129,6 +130,12 @@ impl Simulation {
         self.hosts[id] = Host::new(Node::new(config, entropy), Self::address(id), rate, self.now);
         self.hosts[id].kernel = kernel;
         self.schedule(Duration::ZERO, id, Happening::Tcp(Input::LocalAddresses(vec![Self::address(id)])));
+    }
+
+    /// Replaces host `id` by another machine with its address: nothing of the old kernel is left.
+    pub fn replace(&mut self, id: HostId, config: NodeConfig) {
+        self.restart(id, config);
+        self.hosts[id].kernel = Kernel::default();
     }
 
     /// Kills the router of host `id`; its kernel goes on. [`Self::restart`] starts another.

@@ -60,7 +60,7 @@ impl Scenario {
     /// Why it is not tried over a column, if so.
     pub fn not_tried(&self, column: &Column) -> Option<&'static str> {
         let except = self.except.iter().find(|(backend, _)| *backend == column.backend).map(|(_, why)| *why);
-        except.or_else(|| column.leaves_out(self.name)).or_else(|| column.backend.not_built())
+        except.or_else(|| column.leaves_out(self.name))
     }
 
     /// Longest that it may take in a guest before it is ended.

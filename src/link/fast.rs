@@ -274,6 +274,14 @@ impl Fast {
         }
     }
 
+    /// Another peer has its address: it will not come back there.
+    pub fn displaced(&mut self, now: Time) {
+        self.take(false, "another peer has its address".to_owned(), now);
+        self.theirs = None;
+        self.esp = Esp::default();
+        self.beats.restart(now);
+    }
+
     /// The peer's router was started anew: what was said is void, what the kernels have goes on.
     pub fn peer_restarted(&mut self, now: Time) {
         self.theirs = None;

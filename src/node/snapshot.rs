@@ -22,11 +22,12 @@ impl Node {
             let route = self.route(peer);
             let payload_max = self.payload_max(peer).unwrap_or(mtu::BASE);
             let session = link.keys.sending().cloned();
+            let carried = link.fast.carries();
             let frame_max = match link.fast.peer_mtu() {
                 0 => usize::MAX,
                 mtu => usize::from(mtu) + ETHERNET_LEN,
             };
-            forwarding.peers.insert(peer, PeerForwarding { session, route, payload_max, frame_max });
+            forwarding.peers.insert(peer, PeerForwarding { session, route, payload_max, carried, frame_max });
         }
         forwarding.stations = self.table.stations().collect();
         forwarding.local = self.table.local().collect();

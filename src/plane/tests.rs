@@ -87,7 +87,13 @@ impl Mesh {
                     let route = Some(Route::Direct(address(other)));
                     forwarding.peers.insert(
                         name(other),
-                        PeerForwarding { session: None, route, payload_max: 1472, frame_max: usize::MAX },
+                        PeerForwarding {
+                            session: None,
+                            route,
+                            payload_max: 1472,
+                            carried: false,
+                            frame_max: usize::MAX,
+                        },
                     );
                     forwarding.stations.insert(station(other), name(other));
                     forwarding.addresses.insert(station_v4(other), station(other));

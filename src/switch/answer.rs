@@ -21,7 +21,7 @@ use crate::{
         ip::is_station_address,
         nd::{self, Kind, Neighbour},
     },
-    id::{Mac, PeerName},
+    id::Mac,
 };
 
 /// An answer for our own bridge.
@@ -69,10 +69,11 @@ pub fn sighting(frame: &[u8], ethernet: &Ethernet) -> Option<Sighting> {
         .then(|| Sighting { mac, address: told_address(frame, mac).filter(|address| is_station_address(*address)) })
 }
 
-/// The peer that has `mac` on its bridge, if frames can go there.
-pub fn reachable_peer(forwarding: &Forwarding, mac: Mac) -> Option<PeerName> {
-    let peer = forwarding.stations.get(&mac).filter(|_| !forwarding.local.contains(&mac))?;
-    forwarding.peers.get(peer)?.route.is_some().then_some(*peer)
+/// Whether a peer has `mac` on its bridge and frames can go there, by the sleeve or by the kernel.
+fn is_reachable(forwarding: &Forwarding, mac: Mac) -> bool {
+    let peer = forwarding.stations.get(&mac).filter(|_| !forwarding.local.contains(&mac));
+    let peer = peer.and_then(|peer| forwarding.peers.get(peer));
+    peer.is_some_and(|peer| peer.route.is_some() || peer.carried)
 }
 
 fn answer_arp(forwarding: &Forwarding, source: Mac, request: &Arp) -> Option<Answer> {
@@ -101,7 +102,7 @@ fn answer_solicitation(forwarding: &Forwarding, source: Mac, solicitation: &Neig
 
 fn remote_owner(forwarding: &Forwarding, address: IpAddr) -> Option<Mac> {
     let owner = *forwarding.addresses.get(&address)?;
-    reachable_peer(forwarding, owner).map(|_| owner)
+    is_reachable(forwarding, owner).then_some(owner)
 }
 
 fn told_address(frame: &[u8], mac: Mac) -> Option<IpAddr> {

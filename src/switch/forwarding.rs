@@ -30,6 +30,8 @@ pub struct PeerForwarding {
     pub route: Option<Route>,
     /// The largest UDP payload (the whole sleeve packet, outermost header included) that the route carries unfragmented.
     pub payload_max: usize,
+    /// Whether the kernel carries frames there by itself, whatever the route.
+    pub carried: bool,
     /// The largest frame that the peer's bridge passes to its containers.
     pub frame_max: usize,
 }

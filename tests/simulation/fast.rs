@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use weft::{
     api::{Connection, Path},
+    crypto::identity::Identity,
     fastdp::Ability,
     id::Uid,
     node::{NodeConfig, input::Input, output::Event},
@@ -232,6 +233,28 @@ fn nothing_is_planned_for_a_peer_that_is_gone_for_a_minute() {
     assert_eq!(mesh.sim.planned(0), 1, "its kernel may go on");
     mesh.sim.run(30 * SECOND);
     assert_eq!(mesh.sim.planned(0), 0);
+}
+
+#[test]
+fn a_peer_that_takes_the_address_of_a_dead_one_is_carried_at_once() {
+    let mut mesh = carried(2, |_, _| ());
+    let old = mesh.name(1);
+    mesh.sim.kill(1);
+    mesh.sim.run(SECOND);
+    let mut config = mesh.configs[1].clone();
+    config.identity = Identity::generate(&mesh.entropy);
+    mesh.configs[1] = config.clone();
+    mesh.sim.replace(1, config);
+    ready(&mut mesh.sim, 1, None);
+    mesh.sim.tell(1, Input::Station { mac: station(7), addresses: vec![station_address(7)], attached: true });
+    let new = mesh.name(1);
+    let is_fast = |sim: &Simulation| sim.report(0).paths.iter().any(|path| path.name == new && path.method == "fastdp");
+    assert!(mesh.sim.run_until(10 * SECOND, is_fast).is_some(), "{:#?}", mesh.sim.report(0));
+    let is_old_gone = |sim: &Simulation| sim.report(0).paths.iter().all(|path| path.name != old || path.path == "none");
+    assert!(mesh.sim.run_until(5 * SECOND, is_old_gone).is_some(), "{:#?}", mesh.sim.report(0));
+    mesh.sim.send_frame(0, &frame(station(0), station(7)));
+    mesh.sim.run(SECOND);
+    assert_eq!(mesh.sim.take_frames(1).len(), 1);
 }
 
 #[test]

@@ -1,8 +1,5 @@
 //! What carries the frames of a scenario: how routers are launched for it, and what their status must say then.
 
-/// Whether routers have the fast datapath: until then only the sleeve is tried.
-const FASTDP_IS_BUILT: bool = false;
-
 /// What carries frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
@@ -83,10 +80,5 @@ impl Backend {
     /// Whether the kernel carries frames.
     pub fn is_fast(self) -> bool {
         self != Self::Sleeve
-    }
-
-    /// Why it cannot be tried yet, if so.
-    pub fn not_built(self) -> Option<&'static str> {
-        (self.is_fast() && !FASTDP_IS_BUILT).then_some("not built yet")
     }
 }

@@ -1,6 +1,6 @@
 //! The fast datapath of all links: who is greeted, what is planned, and what stays for a while when a peer went away.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{Link, LinkChange, Links};
 use crate::{
@@ -70,6 +70,30 @@ impl Links {
         if let Some(link) = self.links.get_mut(&peer) {
             link.fast.hold(now);
             self.touch(peer, now);
+        }
+    }
+
+    /// `peer` answers at this address: whoever was there and is kept does not come back.
+    pub(in crate::node) fn displace(&mut self, peer: PeerName, address: SocketAddr, now: Time) {
+        let address = underlay_address(address);
+        let is_displaced =
+            |other: PeerName, fast: &Fast| other != peer && fast.remote() == Some(address) && fast.is_held(now);
+        let kept = self.kept.len();
+        self.kept.retain(|other, fast| !is_displaced(*other, fast));
+        self.replanned |= kept != self.kept.len();
+        let displaced: Vec<PeerName> = self
+            .links
+            .iter()
+            .filter(|(other, link)| is_displaced(**other, &link.fast))
+            .map(|(other, _)| *other)
+            .collect();
+        for other in displaced {
+            if let Some(link) = self.links.get_mut(&other) {
+                link.fast.displaced(now);
+            }
+            self.changes.push_back((other, LinkChange::Method));
+            self.service(other, now);
+            self.touch(other, now);
         }
     }
 

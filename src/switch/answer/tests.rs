@@ -6,6 +6,7 @@ use crate::{
         ip::ICMPV6,
         sample::{self, V4_DESTINATION, V4_SOURCE, V6_DESTINATION, V6_SOURCE},
     },
+    id::PeerName,
     switch::forwarding::{PeerForwarding, Route},
 };
 
@@ -16,7 +17,10 @@ const PEER: PeerName = PeerName([2; 6]);
 fn forwarding() -> Forwarding {
     let route = Some(Route::Direct("192.0.2.1:6783".parse().unwrap()));
     let mut forwarding = Forwarding::default();
-    forwarding.peers.insert(PEER, PeerForwarding { session: None, route, payload_max: 1400, frame_max: usize::MAX });
+    forwarding.peers.insert(
+        PEER,
+        PeerForwarding { session: None, route, payload_max: 1400, carried: false, frame_max: usize::MAX },
+    );
     forwarding.stations.insert(REMOTE, PEER);
     forwarding.addresses.insert(V4_DESTINATION.into(), REMOTE);
     forwarding.addresses.insert(V6_DESTINATION.into(), REMOTE);
@@ -145,4 +149,13 @@ fn no_frame_makes_it_panic() {
         answer(&table, &frame);
         seen(&frame);
     });
+}
+
+#[test]
+fn stations_that_the_kernel_alone_leads_to_are_answered_for() {
+    let mut forwarding = forwarding();
+    forwarding.peers.get_mut(&PEER).unwrap().route = None;
+    assert_eq!(answer(&forwarding, &broadcast(&request())), None);
+    forwarding.peers.get_mut(&PEER).unwrap().carried = true;
+    assert!(answer(&forwarding, &broadcast(&request())).is_some());
 }

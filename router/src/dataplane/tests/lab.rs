@@ -80,7 +80,13 @@ impl Lab {
             let route = Some(Route::Direct(underlay(other.number, self.family)));
             peers.insert(
                 other.name,
-                PeerForwarding { session: Some(session), route, payload_max: PAYLOAD_MAX, frame_max: usize::MAX },
+                PeerForwarding {
+                    session: Some(session),
+                    route,
+                    payload_max: PAYLOAD_MAX,
+                    carried: false,
+                    frame_max: usize::MAX,
+                },
             );
         }
         Forwarding {
