@@ -49,19 +49,15 @@ impl Planner {
         self.planned_at = Some(now);
         let mut plan = Plan::default();
         let mut held = BTreeMap::new();
-        let mut undecided = Vec::new();
         for (peer, planned, fast) in links.plans() {
             if let Some(until) = fast.hold_until() {
                 held.insert(peer, until);
-            }
-            if !fast.carries() && fast.reason().is_empty() && now < adopted() {
-                undecided.push(peer);
             }
             plan.peers.insert(peer, planned);
         }
         plan.stations = table.stations().collect();
         self.linger(&mut plan, table, &held, now);
-        plan.stations.retain(|_, peer| !undecided.contains(peer));
+        plan.stations.retain(|_, peer| now >= adopted() || links.has_judged(*peer));
         if plan == *self.last {
             return None;
         }

@@ -11,9 +11,12 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Kernel {
     peers: BTreeMap<PeerName, PlannedPeer>,
-    stations: BTreeMap<Mac, PeerName>,
-    /// Peers that the router of now has planned something for: what it does not plan any more goes.
+    /// Where each station's frames go: to a peer, or to the TAP.
+    stations: BTreeMap<Mac, Option<PeerName>>,
+    /// The last plan of the router of now: what it does not plan any more goes.
     planned: Plan,
+    /// What the router before it left to seal and open with: in force until something is planned instead.
+    found: BTreeMap<PeerName, EspPlan>,
 }
 
 impl Kernel {
@@ -28,15 +31,15 @@ impl Kernel {
             let before = self.peers.get(peer).and_then(esp).cloned().unwrap_or_default();
             if let Protection::Esp(esp) = &mut planned.protection {
                 installed.extend(new_sets(&before, esp).map(|spi| (*peer, spi)));
-                let was_planned = self.planned.peers.contains_key(peer);
-                esp.send = esp.send.take().or_else(|| before.send.clone().filter(|_| !was_planned));
-                if !was_planned {
-                    esp.receive.extend(before.receive);
+                if let Some(found) = self.found.get(peer).cloned() {
+                    esp.send = esp.send.take().or(found.send);
+                    esp.receive.extend(found.receive);
                 }
             }
             self.peers.insert(*peer, planned);
         }
-        self.stations.extend(plan.stations.iter().map(|(mac, peer)| (*mac, *peer)));
+        let is_carried = |peer: &PeerName| plan.peers.get(peer).is_some_and(|planned| planned.carries);
+        self.stations.extend(plan.stations.iter().map(|(mac, peer)| (*mac, Some(*peer).filter(is_carried))));
         self.planned = plan.clone();
         installed
     }
@@ -49,12 +52,12 @@ impl Kernel {
     /// The router is another one now.
     pub(super) fn router_restarted(&mut self) {
         self.planned = Plan::default();
+        self.found = self.peers.iter().filter_map(|(peer, planned)| Some((*peer, esp(planned)?.clone()))).collect();
     }
 
     /// Which peer a frame to `mac` goes to by the fast datapath; None if it goes to the TAP.
     pub(super) fn carries(&self, mac: Mac) -> Option<PeerName> {
-        let peer = self.stations.get(&mac)?;
-        self.peers.get(peer).filter(|planned| planned.carries).map(|_| *peer)
+        self.stations.get(&mac).copied().flatten()
     }
 
     /// What a packet to `peer` is sealed with: None if none leaves; the inner None is clear.

@@ -14,6 +14,9 @@ use weft::{
 
 use super::{Mesh, SECOND, everybody, frame, station, station_address};
 
+/// Frames that are on their way when one stops counting: 1 ms at one each 100 µs, both ways.
+const IN_FLIGHT: usize = 24;
+
 fn open_network(config: &mut NodeConfig) {
     config.secret = NetworkSecret::open(&config.network);
 }
@@ -54,10 +57,13 @@ fn connection(mesh: &Mesh, from: HostId, to: HostId) -> Connection {
 }
 
 /// Sends frames both ways between two hosts, one each 10 ms, for `span`; how many were lost, and the longest gap.
-fn talk(mesh: &mut Mesh, [a, b]: [HostId; 2], span: Duration) -> (usize, Duration) {
+fn talk(mesh: &mut Mesh, pair: [HostId; 2], span: Duration) -> (usize, Duration) {
+    talk_often(mesh, pair, span, Duration::from_millis(10))
+}
+
+fn talk_often(mesh: &mut Mesh, [a, b]: [HostId; 2], span: Duration, step: Duration) -> (usize, Duration) {
     let (mut lost, mut longest, mut gap) = (0, Duration::ZERO, Duration::ZERO);
-    let step = Duration::from_millis(10);
-    for _ in 0..span.as_millis() / step.as_millis() {
+    for _ in 0..span.as_micros() / step.as_micros() {
         mesh.sim.send_frame(a, &frame(station(a), station(b)));
         mesh.sim.send_frame(b, &frame(station(b), station(a)));
         mesh.sim.run(step);
@@ -218,6 +224,9 @@ fn frames_go_on_while_a_router_is_killed_or_stopped_and_started_anew() {
             mesh.sim.restart(1, config);
             ready(&mut mesh.sim, 1, None);
             mesh.sim.tell(1, Input::Station { mac: station(1), addresses: vec![station_address(1)], attached: true });
+            // Less than latency and handshakes take: no moment is missed.
+            let (lost, _) = talk_often(&mut mesh, [0, 1], 5 * SECOND, Duration::from_micros(100));
+            assert!(lost <= IN_FLIGHT, "the moment it is back, round {round}, stops {stops}: {lost}");
             let (lost, _) = talk(&mut mesh, [0, 1], 60 * SECOND);
             assert_eq!(lost, 0, "when it is back, round {round}, stops {stops}");
             assert!(is_all_fast(&mesh.sim, 0) && is_all_fast(&mesh.sim, 1), "{:#?}", mesh.sim.report(0));

@@ -105,6 +105,12 @@ impl Links {
         links.chain(kept).filter_map(|(peer, fast)| Some((peer, fast.plan(&self.fast)?, fast)))
     }
 
+    /// Whether the fast datapath to a peer carries, or did and was left; not, while it has yet to show what it can.
+    pub(in crate::node) fn has_judged(&self, peer: PeerName) -> bool {
+        let fast = self.links.get(&peer).map(|link| &link.fast).or_else(|| self.kept.get(&peer));
+        fast.is_some_and(|fast| fast.carries() || !fast.reason().is_empty())
+    }
+
     /// Whether anything is planned at all.
     pub(in crate::node) fn has_plans(&self) -> bool {
         !matches!(self.fast.ability, Ability::Off(_))
