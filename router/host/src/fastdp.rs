@@ -7,7 +7,7 @@
 //! Calls block. One thread makes them all, in the router's network namespace, where also the backend was opened.
 
 mod fake;
-mod vxlan;
+pub(crate) mod vxlan;
 
 use std::fmt;
 

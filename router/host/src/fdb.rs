@@ -1,4 +1,5 @@
-//! Forwarding tables: those of bridges, which port a station is behind, and those of VXLAN devices, which host it is on.
+//! Forwarding tables: those of bridges, which port a station is behind, and those of VXLAN devices, which host it is on, by its
+//! address or by a group of next hops.
 //!
 //! Thousands of entries change at once when a path does, so changes go in batches: many messages in one send, answered only where
 //! they fail, and the last of each batch always, so that we know when it is through. The kernel takes messages in their order.
@@ -7,7 +8,7 @@ mod codec;
 
 use std::{collections::BTreeMap, io};
 
-pub(crate) use codec::{Change, Entry, Line, LineKind, Target};
+pub(crate) use codec::{Change, Entry, Hop, HopKind, Line, LineKind, NOBODY, Target};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::{
     errno::Errno,
@@ -18,7 +19,7 @@ use nix::{
 };
 
 use crate::error::HostError;
-use codec::Answer;
+use codec::{Answer, Listed};
 
 /// Messages in one send: 60 KiB at most, well below what a socket may queue (net.core.wmem_default, 208 KiB).
 const BATCH: usize = 1024;
@@ -73,9 +74,20 @@ impl Fdb {
 
     /// All lines of a bridge's forwarding table, and of those of its ports.
     pub(crate) fn list(&mut self, bridge: u32) -> Result<Vec<Line>, HostError> {
+        let items = self.list_of(|sequence| codec::list(bridge, sequence))?;
+        Ok(items.into_iter().filter_map(|item| if let Listed::Line(line) = item { Some(line) } else { None }).collect())
+    }
+
+    /// All next hops of forwarding tables, whosever. EOPNOTSUPP or EINVAL if the kernel knows none.
+    pub(crate) fn hops(&mut self) -> Result<Vec<Hop>, HostError> {
+        let items = self.list_of(codec::list_hops)?;
+        Ok(items.into_iter().filter_map(|item| if let Listed::Hop(hop) = item { Some(hop) } else { None }).collect())
+    }
+
+    fn list_of(&mut self, request: impl Fn(u32) -> Vec<u8>) -> Result<Vec<Listed>, HostError> {
         for _ in 0..TRIES {
-            if let Some(lines) = self.try_list(bridge)? {
-                return Ok(lines);
+            if let Some(items) = self.try_list(&request)? {
+                return Ok(items);
             }
         }
         Err(HostError::kernel(LISTING, Errno::EINTR))
@@ -109,10 +121,10 @@ impl Fdb {
     }
 
     /// None if the list changed while it was made.
-    fn try_list(&mut self, bridge: u32) -> Result<Option<Vec<Line>>, HostError> {
+    fn try_list(&mut self, request: impl Fn(u32) -> Vec<u8>) -> Result<Option<Vec<Listed>>, HostError> {
         self.sequence = self.sequence.wrapping_add(1);
-        self.send(LISTING, &codec::list(bridge, self.sequence))?;
-        let mut lines = Vec::new();
+        self.send(LISTING, &request(self.sequence))?;
+        let mut items = Vec::new();
         let mut consistent = true;
         loop {
             let length = match self.receive(LISTING) {
@@ -121,17 +133,17 @@ impl Fdb {
             };
             for answer in codec::answers(&self.buffer[..length]) {
                 match answer {
-                    Answer::Line { sequence, interrupted, line } if sequence == self.sequence => {
+                    Answer::Item { sequence, interrupted, item } if sequence == self.sequence => {
                         consistent &= !interrupted;
-                        lines.extend(line);
+                        items.extend(item);
                     }
                     Answer::End { sequence, interrupted, errno } if sequence == self.sequence => {
                         if let Some(errno) = errno {
                             return Err(HostError::kernel(LISTING, errno));
                         }
-                        return Ok((consistent && !interrupted).then_some(lines));
+                        return Ok((consistent && !interrupted).then_some(items));
                     }
-                    Answer::Line { .. } | Answer::End { .. } => {}
+                    Answer::Item { .. } | Answer::End { .. } => {}
                 }
             }
         }

@@ -233,7 +233,9 @@ impl Ovs {
             LineKind::Odd => port.map(|_| None),
             // The bridge has more such lines, of its own.
             LineKind::Made(Target::Itself) if line.mac == heartbeat_mac(self.config.own) => Some(Some(Side::Bridge)),
-            LineKind::Made(Target::Itself | Target::Remote(_)) | LineKind::Heard | LineKind::Other => None,
+            LineKind::Made(Target::Itself | Target::Remote(_) | Target::Group(_))
+            | LineKind::Heard
+            | LineKind::Other => None,
         }
     }
 }

@@ -423,4 +423,4 @@ fn base(set: &SaSet) -> StateId {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

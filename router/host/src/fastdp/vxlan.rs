@@ -7,13 +7,21 @@
 //! ```
 //! The bridge's forwarding table says which port, that of the VXLAN device which host. Lines are static and sticky: no frame
 //! that claims to come from a station moves it. All that is kept here can be read back from the kernel, and is, at start.
+//!
+//! Packets to a host with several ESP lanes are spread over them by groups of next hops, which the device's table leads to instead of
+//! the host.
 
 mod devices;
+mod hops;
 mod table;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use nix::errno::Errno;
 use weft::{
@@ -28,6 +36,7 @@ use crate::{
     netlink::{Family, Netlink},
 };
 use devices::{Devices, Mended};
+use hops::Hops;
 use table::{Ground, Held, Slot, Step, Table, Wanted, Way};
 
 /// What the kernel says to removing a line that is gone already, perhaps with its device.
@@ -39,6 +48,7 @@ pub struct Vxlan {
     netlink: Netlink,
     fdb: Fdb,
     devices: Devices,
+    hops: Hops,
     plan: Plan,
     held: BTreeMap<Slot, Held>,
     settled: bool,
@@ -59,7 +69,8 @@ impl Vxlan {
         let (devices, mended) = devices::ensure(&netlink, &config)?;
         tracing::debug!(?mended, "the VXLAN devices are ready");
         let (plan, held) = (Plan::default(), BTreeMap::new());
-        let mut opened = Self { config, netlink, fdb, devices, plan, held, settled: false, doubtful: true };
+        let hops = Hops::new(&config.bridge);
+        let mut opened = Self { config, netlink, fdb, devices, hops, plan, held, settled: false, doubtful: true };
         opened.reconcile()?;
         Ok(opened)
     }
@@ -70,11 +81,12 @@ impl Vxlan {
     /// # Errors
     /// What the kernel says.
     pub fn remove(bridge: &str) -> Result<(), HostError> {
-        devices::remove(&Netlink::open()?, bridge)
+        remove(&Netlink::open()?, bridge)
     }
 
     /// Reads what the kernel has on our devices.
     fn look(&mut self) -> Result<(), HostError> {
+        self.hops.look(&mut self.fdb)?;
         let lines = self.fdb.list(self.devices.bridge)?;
         let mut held = BTreeMap::new();
         for (slot, way, right) in lines.iter().filter_map(|line| self.place(line)) {
@@ -97,6 +109,11 @@ impl Vxlan {
                 (Table::Bridge, Way::Bridge)
             }
             LineKind::Made(Target::Remote(host)) => (Table::Vxlan(family?), Way::Host(host)),
+            LineKind::Made(Target::Group(group)) => {
+                // One of somebody else's leads, to us, to no host.
+                let host = self.hops.host(group).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+                (Table::Vxlan(family?), Way::Lanes(host))
+            }
             LineKind::Made(Target::Itself) | LineKind::Heard | LineKind::Other => return None,
         };
         Some((Slot { table, mac: line.mac }, way, line.kind != LineKind::Odd))
@@ -109,14 +126,28 @@ impl Vxlan {
 
     fn wanted(&self) -> Wanted {
         let Devices { bridge_mac, v6, .. } = self.devices;
-        Ground { own: self.config.own, bridge: bridge_mac, v6: v6.is_some() }.wanted(&self.plan)
+        let (own, groups) = (self.config.own, self.hops.groups());
+        Ground { own, bridge: bridge_mac, v6: v6.is_some(), groups }.wanted(&self.plan)
     }
 
-    /// Makes the kernel's tables as the plan says. Answers with how many messages that took.
+    /// Makes the kernel's tables as the plan says, next hops before the lines that lead there and the other way round. Answers with how
+    /// many messages that took.
     fn reconcile(&mut self) -> Result<usize, HostError> {
         if self.doubtful {
             self.look()?;
         }
+        self.doubtful = true;
+        let mut hosts = table::spread_hosts(&self.plan);
+        let made = self.hops.make(&hosts, &mut self.fdb)?;
+        let steps = self.make_lines()?;
+        hosts.extend(self.held.values().filter_map(|held| held.way.spread_host()));
+        let removed = self.hops.retain(&hosts, &mut self.fdb)?;
+        self.doubtful = false;
+        Ok(made + steps + removed)
+    }
+
+    /// Makes all lines as the plan says.
+    fn make_lines(&mut self) -> Result<usize, HostError> {
         let wanted = self.wanted();
         for slot in wanted.keys() {
             if let Some(held) = self.held.get_mut(slot) {
@@ -125,10 +156,8 @@ impl Vxlan {
         }
         let steps = table::steps(&self.held, &wanted);
         let changes: Vec<Change> = steps.iter().map(|step| self.change(step)).collect();
-        self.doubtful = true;
         let mut failed = self.fdb.change(&changes)?;
         failed.retain(|position, errno| !matches!(steps.get(*position), Some(Step::Remove(_)) if GONE.contains(errno)));
-        self.doubtful = !failed.is_empty();
         for (position, step) in steps.iter().enumerate() {
             if !failed.contains_key(&position) {
                 self.note(step);
@@ -152,17 +181,23 @@ impl Vxlan {
         };
         let (device, target) = match (table, way) {
             (Table::Vxlan(family), Some(Way::Host(host))) => (of(family), Target::Remote(host)),
+            (Table::Vxlan(family), Some(Way::Lanes(host))) => (of(family), self.group(host)),
             // What is removed from this table is removed whatever it says.
-            (Table::Vxlan(family), _) => (of(family), Target::Remote(std::net::Ipv4Addr::UNSPECIFIED.into())),
+            (Table::Vxlan(family), _) => (of(family), Target::Remote(Ipv4Addr::UNSPECIFIED.into())),
             (Table::Bridge, Some(Way::Vxlan(family))) => (of(family), Target::Port),
             (Table::Bridge, Some(Way::Bridge)) => (self.devices.bridge, Target::Itself),
-            (Table::Bridge, Some(Way::Tap | Way::Host(_)) | None) => (self.devices.tap, Target::Port),
+            (Table::Bridge, Some(Way::Tap | Way::Host(_) | Way::Lanes(_)) | None) => (self.devices.tap, Target::Port),
         };
         let entry = Entry { device, mac, target };
         match step {
             Step::Put(..) => Change::Put(entry),
             Step::Remove(_) => Change::Remove(entry),
         }
+    }
+
+    /// The group that leads to a host.
+    fn group(&self, host: IpAddr) -> Target {
+        self.hops.groups().get(&host).map_or(Target::Remote(host), |group| Target::Group(*group))
     }
 
     /// Takes note of what has been done.
@@ -172,6 +207,12 @@ impl Vxlan {
             Step::Remove(slot) => drop(self.held.remove(slot)),
         }
     }
+}
+
+/// Removes all that this backend may have left for a bridge: what leads somewhere before where it leads.
+pub(crate) fn remove(netlink: &Netlink, bridge: &str) -> Result<(), HostError> {
+    let devices = devices::remove(netlink, bridge);
+    devices.and(hops::remove(bridge))
 }
 
 impl FastDatapath for Vxlan {
@@ -230,6 +271,7 @@ impl fmt::Debug for Vxlan {
             .field("config", &self.config)
             .field("devices", &self.devices)
             .field("lines", &self.held.len())
+            .field("hops", &self.hops)
             .field("settled", &self.settled)
             .finish_non_exhaustive()
     }

@@ -6,6 +6,8 @@
 //! attributes u16 length | u16 kind | value, padded to 4 bytes
 //! ```
 
+mod hop;
+
 use std::net::IpAddr;
 
 use netlink_packet_core::{
@@ -14,10 +16,13 @@ use netlink_packet_core::{
 use nix::errno::Errno;
 use weft::id::Mac;
 
+pub(crate) use hop::{Hop, HopKind};
+
 const HEADER_LEN: usize = 16;
 const NDMSG_LEN: usize = 12;
 /// Bytes of the largest [`Change`]: headers, a MAC, an IPv6 address.
 pub(super) const CHANGE_LEN_MAX: usize = HEADER_LEN + NDMSG_LEN + 12 + 20;
+const _: () = assert!(hop::HOP_LEN_MAX <= CHANGE_LEN_MAX);
 
 const RTM_NEWNEIGH: u16 = libc::RTM_NEWNEIGH;
 const RTM_DELNEIGH: u16 = libc::RTM_DELNEIGH;
@@ -29,6 +34,7 @@ const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const NDA_VLAN: u16 = 5;
 const NDA_MASTER: u16 = 9;
+const NDA_NH_ID: u16 = 13;
 /// Heard within the bridge's ageing time.
 const NUD_REACHABLE: u16 = 0x02;
 /// Never ages.
@@ -41,6 +47,9 @@ const NTF_SELF: u8 = 0x02;
 const NTF_MASTER: u8 = 0x04;
 /// Stays at its port wherever the station is heard.
 const NTF_STICKY: u8 = 0x40;
+
+/// The station of a VXLAN device's line for all stations without one of their own.
+pub(crate) const NOBODY: Mac = Mac([0; 6]);
 
 /// A station in a forwarding table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,15 +71,22 @@ pub(crate) enum Target {
     Itself,
     /// Of the table of the VXLAN device: on the host of this address.
     Remote(IpAddr),
+    /// Of the table of the VXLAN device: where this group of next hops leads.
+    Group(u32),
 }
 
 /// A change of a forwarding table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// Makes the entry, or makes the station's entry so in place: no frame goes astray meanwhile.
+    /// Makes the entry, or makes the station's entry so in place: no frame goes astray meanwhile. That does not work from
+    /// [`Target::Remote`] to [`Target::Group`] (EOPNOTSUPP) or back (nothing happens), nor for [`NOBODY`] (nothing happens).
     Put(Entry),
     /// Removes the station's entry. ENOENT if there is none.
     Remove(Entry),
+    /// Makes a next hop. EEXIST if its number is taken.
+    PutHop(Hop),
+    /// Removes a next hop. ENOENT if there is none.
+    RemoveHop(u32),
 }
 
 /// What a forwarding table has.
@@ -100,37 +116,53 @@ pub(crate) enum LineKind {
 /// One message of the kernel's.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// A piece of a list; none if it is no line that concerns us.
-    Line { sequence: u32, interrupted: bool, line: Option<Line> },
+    /// A piece of a list; none if it is nothing that concerns us.
+    Item { sequence: u32, interrupted: bool, item: Option<Listed> },
     /// The end of an exchange.
     End { sequence: u32, interrupted: bool, errno: Option<Errno> },
+}
+
+/// What the kernel lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listed {
+    Line(Line),
+    Hop(Hop),
 }
 
 impl Change {
     /// Appends the message; `answered` asks for an answer even if it succeeds.
     pub(super) fn encode(&self, sequence: u32, answered: bool, to: &mut Vec<u8>) {
-        let (Self::Put(entry) | Self::Remove(entry)) = self;
-        let (kind, mut flags) = match self {
-            Self::Put(_) => (RTM_NEWNEIGH, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE),
-            Self::Remove(_) => (RTM_DELNEIGH, NLM_F_REQUEST),
-        };
-        if answered {
-            flags |= NLM_F_ACK;
+        let flags = if answered { NLM_F_REQUEST | NLM_F_ACK } else { NLM_F_REQUEST };
+        match self {
+            Self::Put(entry) => {
+                // The kernel replaces no line for all stations, and makes none when told that it may.
+                let replace = if entry.mac == NOBODY { 0 } else { NLM_F_REPLACE };
+                entry.encode(RTM_NEWNEIGH, flags | NLM_F_CREATE | replace, sequence, to);
+            }
+            Self::Remove(entry) => entry.encode(RTM_DELNEIGH, flags, sequence, to),
+            Self::PutHop(hop) => hop.encode(flags, sequence, to),
+            Self::RemoveHop(id) => hop::remove(*id, flags, sequence, to),
         }
-        let (state, entry_flags) = match entry.target {
+    }
+}
+
+impl Entry {
+    fn encode(&self, kind: u16, flags: u16, sequence: u32, to: &mut Vec<u8>) {
+        let (state, entry_flags) = match self.target {
             Target::Port => (NUD_NOARP, NTF_MASTER | NTF_STICKY),
-            Target::Itself | Target::Remote(_) => (NUD_PERMANENT, NTF_SELF),
+            Target::Itself | Target::Remote(_) | Target::Group(_) => (NUD_PERMANENT, NTF_SELF),
         };
         let begin = to.len();
         start(kind, flags, sequence, to);
-        ndmsg(entry.device, state, entry_flags, to);
-        attribute(NDA_LLADDR, &entry.mac.0, to);
-        // Without an address, whatever the table has for the station is removed.
-        if let (Self::Put(_), Target::Remote(address)) = (self, entry.target) {
-            match address {
-                IpAddr::V4(v4) => attribute(NDA_DST, &v4.octets(), to),
-                IpAddr::V6(v6) => attribute(NDA_DST, &v6.octets(), to),
-            }
+        ndmsg(self.device, state, entry_flags, to);
+        attribute(NDA_LLADDR, &self.mac.0, to);
+        match self.target {
+            // Without a target, whatever the table has for the station is removed.
+            _ if kind == RTM_DELNEIGH => {}
+            Target::Remote(IpAddr::V4(v4)) => attribute(NDA_DST, &v4.octets(), to),
+            Target::Remote(IpAddr::V6(v6)) => attribute(NDA_DST, &v6.octets(), to),
+            Target::Group(id) => attribute(NDA_NH_ID, &id.to_ne_bytes(), to),
+            Target::Port | Target::Itself => {}
         }
         finish(begin, to);
     }
@@ -144,6 +176,11 @@ pub(super) fn list(bridge: u32, sequence: u32) -> Vec<u8> {
     attribute(NDA_MASTER, &bridge.to_ne_bytes(), &mut bytes);
     finish(0, &mut bytes);
     bytes
+}
+
+/// Asks for all next hops of forwarding tables, whosever.
+pub(super) fn list_hops(sequence: u32) -> Vec<u8> {
+    hop::list(sequence)
 }
 
 /// The messages in what was received; ends at the first that is cut off.
@@ -160,8 +197,8 @@ pub(super) fn answers(mut bytes: &[u8]) -> impl Iterator<Item = Answer> {
                 let errno = (code < 0).then(|| Errno::from_raw(code.saturating_neg()));
                 Answer::End { sequence, interrupted, errno }
             }
-            RTM_NEWNEIGH => Answer::Line { sequence, interrupted, line: line(body) },
-            _ => Answer::Line { sequence, interrupted, line: None },
+            RTM_NEWNEIGH => Answer::Item { sequence, interrupted, item: line(body).map(Listed::Line) },
+            kind => Answer::Item { sequence, interrupted, item: hop::hop(kind, body).map(Listed::Hop) },
         })
     })
 }
@@ -178,12 +215,13 @@ fn header(bytes: &[u8]) -> Option<(usize, u16, u16, u32)> {
 fn line(body: &[u8]) -> Option<Line> {
     let [family, _, _, _, d0, d1, d2, d3, s0, s1, flags, _] = *body.first_chunk::<NDMSG_LEN>()?;
     let (device, state) = (u32::from_ne_bytes([d0, d1, d2, d3]), u16::from_ne_bytes([s0, s1]));
-    let (mut mac, mut remote, mut bridge, mut vlan) = (None, None, None, false);
+    let (mut mac, mut target, mut bridge, mut vlan) = (None, None, None, false);
     for attribute in NlasIterator::new(body.get(NDMSG_LEN..)?) {
         let attribute = attribute.ok()?;
         match attribute.kind() {
             NDA_LLADDR => mac = attribute.value().try_into().ok().map(Mac),
-            NDA_DST => remote = address(attribute.value()),
+            NDA_DST => target = address(attribute.value()).map(Target::Remote),
+            NDA_NH_ID => target = attribute.value().try_into().ok().map(u32::from_ne_bytes).map(Target::Group),
             NDA_MASTER => bridge = attribute.value().try_into().ok().map(u32::from_ne_bytes),
             NDA_VLAN => vlan = true,
             _ => {}
@@ -192,13 +230,13 @@ fn line(body: &[u8]) -> Option<Line> {
     if family != AF_BRIDGE {
         return None;
     }
-    let kind = match (bridge, remote) {
+    let kind = match (bridge, target) {
         _ if vlan => LineKind::Other,
         (Some(bridge), _) if state == NUD_PERMANENT && device == bridge => LineKind::Made(Target::Itself),
         (Some(_), _) if state == NUD_NOARP && flags & NTF_STICKY != 0 => LineKind::Made(Target::Port),
         (Some(_), _) if state == NUD_NOARP => LineKind::Odd,
         (Some(_), _) if state == NUD_REACHABLE => LineKind::Heard,
-        (None, Some(remote)) => LineKind::Made(Target::Remote(remote)),
+        (None, Some(target)) => LineKind::Made(target),
         (Some(_) | None, _) => LineKind::Other,
     };
     Some(Line { device, mac: mac?, kind })

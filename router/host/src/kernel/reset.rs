@@ -1,7 +1,7 @@
 //! Back to the host as it was: every step is tried, whatever became of the others.
 
 use super::{Edge, bridge::bridge_mark};
-use crate::{error::HostError, mark::Mark, netlink::Link, ovs};
+use crate::{error::HostError, fastdp::vxlan, mark::Mark, netlink::Link, ovs};
 
 impl Edge {
     pub(super) fn reset(&self) -> Result<(), HostError> {
@@ -13,6 +13,7 @@ impl Edge {
         let reverted = failed.is_empty();
         let index = bridge.as_ref().map(|(link, _)| link.index);
         failed.extend(ovs::remove(&self.netlink, &self.bridge).err());
+        failed.extend(vxlan::remove(&self.netlink, &self.bridge).err());
         for link in links.iter().filter(|link| is_our_port(link, index) && !ovs::is_datapath(link, &self.bridge)) {
             failed.extend(self.netlink.remove(link).err());
         }

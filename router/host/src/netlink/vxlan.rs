@@ -48,6 +48,12 @@ pub(crate) struct VxlanConfig {
 }
 
 impl VxlanConfig {
+    /// That of a VXLAN device, whoever made it; none if it is no such.
+    pub(crate) fn of(link: &Link, family: Family) -> Option<Self> {
+        let vni = |setting: &InfoVxlan| if let InfoVxlan::Id(vni) = setting { Some(*vni) } else { None };
+        Some(Self { family, vni: link.vxlan.as_ref()?.iter().find_map(vni)?, port: vxlan_port(link)? })
+    }
+
     /// Whether a device is as we would make it.
     pub(crate) fn fits(&self, link: &Link) -> bool {
         let Some(has) = &link.vxlan else { return false };

@@ -1,6 +1,6 @@
 mod esp;
 mod lanes;
-mod stage;
+pub(crate) mod stage;
 
 use std::{collections::BTreeMap, process::Command};
 

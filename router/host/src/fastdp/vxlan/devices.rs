@@ -45,12 +45,14 @@ pub(super) fn name(bridge: &str, family: Family) -> String {
 
 /// Removes our VXLAN devices of a bridge; the forwarding that leads there goes with them.
 pub(super) fn remove(netlink: &Netlink, bridge: &str) -> Result<(), HostError> {
+    let mut failed = Vec::new();
     for family in [Family::V4, Family::V6] {
-        if let Some(link) = netlink.link(&name(bridge, family))?.filter(is_marked) {
-            netlink.remove(&link)?;
+        let found = netlink.link(&name(bridge, family))?;
+        if let Some(link) = found.filter(|link| is_marked(link) || is_half_made(link, family)) {
+            failed.extend(netlink.remove(&link).err());
         }
     }
-    Ok(())
+    if failed.is_empty() { Ok(()) } else { Err(HostError::Incomplete(failed)) }
 }
 
 /// Makes everything right, and says what was not.
@@ -180,7 +182,7 @@ impl Workshop<'_> {
     /// Of a device that we marked, or were about to when an earlier run was killed; in our bridge, or in none.
     fn is_ours(&self, link: &Link, wanted: &VxlanConfig) -> bool {
         let free = link.controller.is_none_or(|index| index == self.bridge.index);
-        let half_made = link.alias.is_none() && link.controller.is_none() && wanted.fits(link);
+        let half_made = wanted.fits(link) && is_half_made(link, wanted.family);
         free && link.vxlan.is_some() && (is_marked(link) || half_made)
     }
 
@@ -193,6 +195,11 @@ impl Workshop<'_> {
         let by = holder.map_or_else(|| "another program".to_owned(), |link| format!("the VXLAN device {}", link.name));
         HostError::PortInUse { port: self.config.port, by }
     }
+}
+
+/// Whether a device is as its maker leaves it that was killed before he could mark it.
+fn is_half_made(link: &Link, family: Family) -> bool {
+    link.alias.is_none() && link.controller.is_none() && VxlanConfig::of(link, family).is_some_and(|has| has.fits(link))
 }
 
 fn is_marked(link: &Link) -> bool {

@@ -1,4 +1,5 @@
 mod adoption;
+mod lanes;
 mod obstacles;
 mod stage;
 
@@ -253,6 +254,8 @@ fn ten_thousand_stations_are_quick() {
         let begin = Instant::now();
         assert!(node.with(|vxlan| vxlan.learnt()).unwrap().len() <= 1, "the container, if it spoke");
         println!("whom the bridge heard: {:?}", begin.elapsed());
+        timed("four lanes", stage::laned(everyone(true), 4), 4 + 2 * (2 + 2 * 10_001));
+        timed("and one", everyone(true), 4 + 2 * (2 + 2 * 10_001));
         timed("nobody", Plan::default(), 40_004);
     });
 }

@@ -45,6 +45,15 @@ fn changes_are_what_others_read() {
     assert_eq!(bytes.len(), CHANGE_LEN_MAX);
     let text = format!("{:?}", read(&bytes).2);
     assert!(text.contains("Destination") && text.contains("253"), "{text}");
+
+    bytes.clear();
+    Change::Put(entry(Target::Group(0x8123_0005))).encode(12, false, &mut bytes);
+    let attribute = [8_u16.to_ne_bytes(), 13_u16.to_ne_bytes()].concat();
+    assert!(bytes.ends_with(&[attribute, 0x8123_0005_u32.to_ne_bytes().to_vec()].concat()));
+    bytes.clear();
+    Change::Put(Entry { mac: NOBODY, ..entry(Target::Remote("10.0.0.1".parse().unwrap())) })
+        .encode(13, false, &mut bytes);
+    assert_eq!(read(&bytes).0, NLM_F_REQUEST | NLM_F_CREATE);
 }
 
 #[test]
@@ -58,11 +67,16 @@ fn lines_are_told_apart() {
         if let Target::Remote(IpAddr::V4(address)) = entry.target {
             attribute(NDA_DST, &address.octets(), &mut bytes);
         }
+        if let Target::Group(id) = entry.target {
+            attribute(NDA_NH_ID, &id.to_ne_bytes(), &mut bytes);
+        }
         if let Some(bridge) = bridge {
             attribute(NDA_MASTER, &bridge.to_ne_bytes(), &mut bytes);
         }
         finish(0, &mut bytes);
-        let Some(Answer::Line { sequence: 3, interrupted: false, line: Some(line) }) = answers(&bytes).next() else {
+        let Some(Answer::Item { sequence: 3, interrupted: false, item: Some(Listed::Line(line)) }) =
+            answers(&bytes).next()
+        else {
             panic!("{bytes:?}");
         };
         assert_eq!((line.device, line.mac), (entry.device, entry.mac));
@@ -76,7 +90,9 @@ fn lines_are_told_apart() {
     assert_eq!(listed(port, NUD_PERMANENT, 0, Some(2)), LineKind::Other, "the port itself");
     assert_eq!(listed(port, NUD_PERMANENT, 0, Some(7)), LineKind::Made(Target::Itself));
     assert_eq!(listed(port, NUD_PERMANENT, NTF_SELF, None), LineKind::Other, "a group that it listens to");
-    assert_eq!(listed(entry(remote), NUD_PERMANENT, NTF_SELF, None), LineKind::Made(remote));
+    for target in [remote, Target::Group(0x8123_0005)] {
+        assert_eq!(listed(entry(target), NUD_PERMANENT, NTF_SELF, None), LineKind::Made(target));
+    }
 }
 
 #[test]
@@ -98,5 +114,6 @@ fn any_bytes_are_survived() {
     bolero::check!().for_each(|bytes: &[u8]| {
         assert!(answers(bytes).count() <= bytes.len() / HEADER_LEN);
         line(bytes);
+        hop::hop(104, bytes);
     });
 }

@@ -22,11 +22,11 @@ use super::super::Xfrm;
 pub(super) const PORT: u16 = 6784;
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-pub(super) fn key(byte: u8) -> SaKey {
+pub(crate) fn key(byte: u8) -> SaKey {
     SaKey([byte; SA_KEY_LEN].into())
 }
 
-pub(super) fn set(destination: &str, spi: u32, keys: &[SaKey]) -> SaSet {
+pub(crate) fn set(destination: &str, spi: u32, keys: &[SaKey]) -> SaSet {
     SaSet { spi, destination: destination.parse().unwrap(), keys: keys.to_vec(), encap: None }
 }
 
@@ -37,7 +37,7 @@ pub(super) fn plan_of(remote: &str, esp: EspPlan) -> Plan {
 }
 
 /// Whether the kernel can seal. If not, the test that asks has nothing to test, and says so.
-pub(super) fn has_esp() -> bool {
+pub(crate) fn has_esp() -> bool {
     let mut can = Ok(());
     crate::testing::in_namespace_with(&mut can, |can| *can = Xfrm::open(PORT).unwrap().ability());
     if let Err(why) = &can {

@@ -120,3 +120,27 @@ fn reset_leaves_nothing_and_so_does_going_without() {
         assert!(names(&two.host).contains(&"weft-tap".to_owned()));
     });
 }
+
+#[test]
+fn a_device_whose_maker_was_killed_goes_too() {
+    on_a_host(|| {
+        let node = Node::bare(1);
+        let half_make = || {
+            node.host.inside(|| {
+                for (family, name) in [(Family::V4, "weft-vx4"), (Family::V6, "weft-vx6")] {
+                    let config = crate::netlink::VxlanConfig { family, vni: 9, port: 7000 };
+                    Netlink::open().unwrap().add_vxlan(name, &config, 1400).unwrap();
+                }
+            });
+        };
+        half_make();
+        node.host.inside(|| Vxlan::remove("weft").unwrap());
+        assert!(!names(&node.host).iter().any(|name| name.starts_with("weft-vx")));
+        half_make();
+        done(node.kernel.reset()).unwrap();
+        assert_eq!(names(&node.host), names(&Container::new()));
+        node.host.inside(|| ip("link add weft-vx4 type vxlan id 7 dstport 9999"));
+        done(node.kernel.reset()).unwrap();
+        assert!(names(&node.host).contains(&"weft-vx4".to_owned()), "somebody else's");
+    });
+}

@@ -9,7 +9,7 @@ use std::{
 };
 
 use weft::{
-    fastdp::{Plan, PlannedPeer, Protection},
+    fastdp::{EspPlan, Plan, PlannedPeer, Protection, SaSet},
     id::{Mac, PeerName},
 };
 
@@ -20,6 +20,7 @@ use crate::{
     netns::Namespace,
     tap::{self, TapQueue},
     testing::ip,
+    xfrm::tests::stage::key,
 };
 
 /// Time enough for what shall come.
@@ -59,6 +60,16 @@ pub(super) fn plan(peer: u8, remote: IpAddr, carries: bool, stations: impl IntoI
         peers: BTreeMap::from([(name(peer), planned)]),
         stations: stations.into_iter().map(|mac| (mac, name(peer))).collect(),
     }
+}
+
+/// The same plan with so many lanes to each peer.
+pub(super) fn laned(mut plan: Plan, lanes: u8) -> Plan {
+    for planned in plan.peers.values_mut() {
+        let keys = (1..=lanes).map(key).collect();
+        let send = Some(SaSet { spi: 0x1000, destination: planned.remote, keys, encap: None });
+        planned.protection = Protection::Esp(Box::new(EspPlan { send, ..EspPlan::default() }));
+    }
+    plan
 }
 
 impl Node {
