@@ -459,6 +459,9 @@ impl Fast {
                 "our containers send {ours} bytes and the peer's take {theirs}: only the sleeve cuts packets"
             ));
         }
+        if theirs.nat {
+            return Err(format!("a NAT lies between: {remote} is not the peer's own address"));
+        }
         if !config.addresses.contains(&theirs.to) {
             return Err(format!("a NAT lies between: the peer sees us at {}, which is not our address", theirs.to));
         }
@@ -482,7 +485,8 @@ impl Fast {
             Ability::Ready { no_esp, lanes, .. } => (true, no_esp.is_none(), *lanes),
         };
         let [small, full] = self.heard.map(|at| at.is_some_and(|at| now.since(at) < HEARD_FOR));
-        Some(Hello { ready, esp, trusts: config.trusts(to), hears: small, hears_full: full, lanes, to })
+        let nat = self.theirs.is_some_and(|theirs| !config.addresses.contains(&theirs.to));
+        Some(Hello { ready, esp, trusts: config.trusts(to), hears: small, hears_full: full, nat, lanes, to })
     }
 
     fn ends(&self, config: &FastConfig) -> Option<Ends> {

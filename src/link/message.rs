@@ -31,6 +31,7 @@ const ESP: u8 = 2;
 const TRUSTS: u8 = 4;
 const HEARS: u8 = 8;
 const HEARS_FULL: u8 = 16;
+const NAT: u8 = 32;
 
 /// A link's control message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +77,8 @@ pub struct Hello {
     pub hears: bool,
     /// Heartbeats of full size arrive there.
     pub hears_full: bool,
+    /// The receiver sees it at an address that is not its own: a NAT lies between.
+    pub nat: bool,
     /// Lanes that it sends on at most.
     pub lanes: u8,
     /// The receiver's address as it sees it: where its VXLAN packets go.
@@ -90,6 +93,7 @@ impl Hello {
             (self.trusts, TRUSTS),
             (self.hears, HEARS),
             (self.hears_full, HEARS_FULL),
+            (self.nat, NAT),
         ];
         flags.into_iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum()
     }
@@ -104,6 +108,7 @@ impl Hello {
             trusts: is_set(TRUSTS),
             hears: is_set(HEARS),
             hears_full: is_set(HEARS_FULL),
+            nat: is_set(NAT),
             lanes,
             to: Ipv6Addr::from(*address).to_canonical(),
         })
@@ -177,7 +182,7 @@ mod tests {
 
     fn hello(to: &str) -> Hello {
         let to = to.parse().unwrap();
-        Hello { ready: true, esp: false, trusts: true, hears: true, hears_full: false, lanes: 4, to }
+        Hello { ready: true, esp: false, trusts: true, hears: true, hears_full: false, nat: true, lanes: 4, to }
     }
 
     #[test]
@@ -203,7 +208,7 @@ mod tests {
     fn a_hello_is_these_bytes() {
         let packet = Message::Hello(hello("10.0.0.1")).packet(0);
         let body = &packet[HEADER_LEN..packet.len() - TAG_LEN];
-        assert_eq!(body, [3, 13, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1]);
+        assert_eq!(body, [3, 45, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1]);
     }
 
     #[test]

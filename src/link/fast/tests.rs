@@ -17,7 +17,7 @@ fn config(secret: bool) -> FastConfig {
 
 fn hello() -> Hello {
     let to = "10.0.0.1".parse().unwrap();
-    Hello { ready: true, esp: true, trusts: false, hears: true, hears_full: true, lanes: 2, to }
+    Hello { ready: true, esp: true, trusts: false, hears: true, hears_full: true, nat: false, lanes: 2, to }
 }
 
 /// One link's fast datapath in virtual time; the peer answers by each method or not.
@@ -161,6 +161,7 @@ fn each_obstacle_is_named() {
         (|_, hello| hello.esp = false, "the peer's kernel has no ESP"),
         (|bench, _| bench.fast.set_peer_mtu(1300), "our containers send 1340 bytes and the peer's take 1300"),
         (|_, hello| hello.to = "192.0.2.7".parse().unwrap(), "a NAT lies between: the peer sees us at 192.0.2.7"),
+        (|_, hello| hello.nat = true, "a NAT lies between: 10.0.0.2 is not the peer's own address"),
         (|_, hello| hello.to = "fd00::1".parse().unwrap(), "NAT lies between"),
         (|_, _| (), "keys for ESP are being agreed"),
         (
