@@ -2,7 +2,7 @@
 //! on most of this stage, packets of all lanes go in clear.
 
 use std::{
-    net::{SocketAddr, UdpSocket},
+    net::SocketAddr,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 use weft::fastdp::{EspPlan, Plan, SaSet};
 
 use super::{
-    stage::{Node, PORT, laned},
+    stage::{Node, PORT, bind, laned},
     *,
 };
 use crate::xfrm::{
@@ -96,9 +96,9 @@ fn only_a_peer_with_several_lanes_has_a_group() {
 /// Does something over and over while datagrams go, and counts those and the lost among them.
 fn lost_while(one: &Node, two: &Node, rounds: usize, mut round: impl FnMut()) -> (u32, u32) {
     let there: SocketAddr = "10.2.0.2:7001".parse().unwrap();
-    let listening = two.container.inside(move || UdpSocket::bind(there).unwrap());
+    let listening = two.container.inside(move || bind(there));
     listening.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let sending = one.container.inside(|| UdpSocket::bind("10.2.0.1:7001").unwrap());
+    let sending = one.container.inside(|| bind("10.2.0.1:7001".parse().unwrap()));
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| {
@@ -271,10 +271,10 @@ fn sealed(lanes: u8, v6: bool, count: u32) -> Vec<u64> {
     }
     assert_eq!(next_hops(&one).len(), if lanes == 1 { 0 } else { 2 });
     let there: SocketAddr = "10.2.0.2:7000".parse().unwrap();
-    let listening = two.container.inside(move || UdpSocket::bind(there).unwrap());
+    let listening = two.container.inside(move || bind(there));
     listening.set_read_timeout(Some(PATIENCE)).unwrap();
     for port in 7100..7228 {
-        let flow = one.container.inside(move || UdpSocket::bind(("10.2.0.1", port)).unwrap());
+        let flow = one.container.inside(move || bind(([10, 2, 0, 1], port).into()));
         for _ in 0..count {
             flow.send_to(&[7; 100], there).unwrap();
             assert_eq!(listening.recv(&mut [0; 100]).unwrap(), 100);
