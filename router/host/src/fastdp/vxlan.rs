@@ -88,8 +88,9 @@ impl Vxlan {
     fn look(&mut self) -> Result<(), HostError> {
         self.hops.look(&mut self.fdb)?;
         let lines = self.fdb.list(self.devices.bridge)?;
+        let hosts = self.hops.hosts();
         let mut held = BTreeMap::new();
-        for (slot, way, right) in lines.iter().filter_map(|line| self.place(line)) {
+        for (slot, way, right) in lines.iter().filter_map(|line| self.place(line, &hosts)) {
             let known = self.held.get(&slot).is_some_and(|held| !held.spared);
             held.insert(slot, Held { way, right, spared: !known && !self.settled });
         }
@@ -98,8 +99,8 @@ impl Vxlan {
         Ok(())
     }
 
-    /// What a line of the kernel's is to us, and whether it is as we would make it.
-    fn place(&self, line: &Line) -> Option<(Slot, Way, bool)> {
+    /// What a line of the kernel's is to us, and whether it is as we would make it. `hosts` are those that groups lead to.
+    fn place(&self, line: &Line, hosts: &BTreeMap<u32, IpAddr>) -> Option<(Slot, Way, bool)> {
         let family = self.family(line.device);
         let port = || family.map(Way::Vxlan).or_else(|| (line.device == self.devices.tap).then_some(Way::Tap));
         let (table, way) = match line.kind {
@@ -111,7 +112,7 @@ impl Vxlan {
             LineKind::Made(Target::Remote(host)) => (Table::Vxlan(family?), Way::Host(host)),
             LineKind::Made(Target::Group(group)) => {
                 // One of somebody else's leads, to us, to no host.
-                let host = self.hops.host(group).unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+                let host = hosts.get(&group).copied().unwrap_or(Ipv4Addr::UNSPECIFIED.into());
                 (Table::Vxlan(family?), Way::Lanes(host))
             }
             LineKind::Made(Target::Itself) | LineKind::Heard | LineKind::Other => return None,
@@ -137,7 +138,7 @@ impl Vxlan {
             self.look()?;
         }
         self.doubtful = true;
-        let mut hosts = table::spread_hosts(&self.plan);
+        let mut hosts = table::spread_hosts(&self.plan, self.devices.v6.is_some());
         let made = self.hops.make(&hosts, &mut self.fdb)?;
         let steps = self.make_lines()?;
         hosts.extend(self.held.values().filter_map(|held| held.way.spread_host()));

@@ -386,14 +386,14 @@ fn the_underlay_is_followed() {
         netlink.add_veth(&Veth { name: "eth0", peer: "eth0", namespace: namespace.fd(), mtu: 1420 }).unwrap();
         let link = netlink.link("eth0").unwrap().unwrap();
         done(kernel.expose(stage::host_gets(&["10.2.0.254/24"]))).unwrap();
-        netlink.add_address(&link, "192.0.2.1/24".parse().unwrap()).unwrap();
+        netlink.add_address(&link, "203.0.113.1/24".parse().unwrap()).unwrap();
         netlink.set_up(&link).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let seen = runtime.block_on(async { tokio::time::timeout(PATIENCE, underlay.changed()).await });
         seen.unwrap().unwrap();
-        let addresses = vec!["192.0.2.1".parse().unwrap()];
+        let addresses = vec!["203.0.113.1".parse().unwrap()];
         assert_eq!(*underlay.borrow(), Underlay { addresses, mtu: Some(1420) });
-        assert_eq!(done(kernel.underlay_mtu("192.0.2.9".parse().unwrap())), Ok(1420));
+        assert_eq!(done(kernel.underlay_mtu("203.0.113.9".parse().unwrap())), Ok(1420));
         let nowhere = "198.51.100.1".parse().unwrap();
         assert_eq!(done(kernel.underlay_mtu(nowhere)), Err(HostError::NoRoute(nowhere)));
         let nowhere = "2001:db8::1".parse().unwrap();

@@ -47,7 +47,7 @@ impl Hops {
         // FNV-1a: other bridges of a host shall differ, no more.
         let hash =
             bridge.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-        let first = FIRST | ((hash ^ (hash >> 16)) & 0x7fff) * COUNT;
+        let first = FIRST | (((hash ^ (hash >> 16)) & 0x7fff) * COUNT);
         Self { first, groups: Groups::new(), strays: Vec::new(), taken: BTreeSet::new(), unknown: false }
     }
 
@@ -65,14 +65,13 @@ impl Hops {
 
     fn found(&mut self, hops: &[Hop]) {
         let ours = || hops.iter().filter(|hop| (self.first..self.first + COUNT).contains(&hop.id));
-        let host = |id| {
-            ours().find_map(|hop| match hop.kind {
-                HopKind::Host(host) if hop.id == id => Some(host),
-                HopKind::Host(_) | HopKind::Group(_) | HopKind::Odd | HopKind::Foreign => None,
-            })
+        let host = |hop: &Hop| match hop.kind {
+            HopKind::Host(host) => Some((hop.id, host)),
+            HopKind::Group(_) | HopKind::Odd | HopKind::Foreign => None,
         };
+        let hosts: BTreeMap<u32, IpAddr> = ours().filter_map(host).collect();
         let group = |hop: &Hop| match hop.kind {
-            HopKind::Group(member) if hop.id == group_of(member) => Some((host(member)?, hop.id)),
+            HopKind::Group(member) if hop.id == group_of(member) => Some((*hosts.get(&member)?, hop.id)),
             HopKind::Host(_) | HopKind::Group(_) | HopKind::Odd | HopKind::Foreign => None,
         };
         let groups: Groups = ours().filter_map(group).collect();
@@ -88,9 +87,9 @@ impl Hops {
         &self.groups
     }
 
-    /// The host that a group leads to.
-    pub(super) fn host(&self, group: u32) -> Option<IpAddr> {
-        self.groups.iter().find_map(|(&host, &has)| (has == group).then_some(host))
+    /// The hosts that the groups lead to.
+    pub(super) fn hosts(&self) -> BTreeMap<u32, IpAddr> {
+        self.groups.iter().map(|(&host, &group)| (group, host)).collect()
     }
 
     /// Makes groups for these hosts, if the kernel lets us. Answers with how many messages that took.
@@ -167,7 +166,7 @@ mod tests {
             hop(9, HopKind::Odd),
             Hop { id: 8, kind: HopKind::Group(7) },
         ]);
-        assert_eq!((hops.groups(), hops.host(first + 1)), (&Groups::from([(one, first + 1)]), Some(one)));
+        assert_eq!(hops.groups(), &Groups::from([(one, first + 1)]));
         assert_eq!(hops.strays, [first + 2, first + 5, first + 9]);
         assert_eq!(hops.taken.len(), 6);
     }

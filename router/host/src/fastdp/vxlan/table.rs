@@ -159,9 +159,9 @@ impl Ground<'_> {
 }
 
 /// The hosts that packets go to by several lanes.
-pub(super) fn spread_hosts(plan: &Plan) -> BTreeSet<IpAddr> {
+pub(super) fn spread_hosts(plan: &Plan, v6: bool) -> BTreeSet<IpAddr> {
     let several = plan.peers.values().filter(|planned| lanes(planned).is_some_and(|lanes| lanes > 1));
-    several.map(|planned| planned.remote.to_canonical()).collect()
+    several.map(|planned| planned.remote.to_canonical()).filter(|host| v6 || host.is_ipv4()).collect()
 }
 
 /// How many lanes packets to a peer may take; None while it has told of no keys. Within UDP (behind a NAT) all lanes are one flow to
@@ -330,21 +330,24 @@ mod tests {
     #[test]
     fn lanes_count_where_they_are_flows_of_their_own() {
         let near: IpAddr = "10.0.0.2".parse().unwrap();
-        assert_eq!((spread_hosts(&laned(1)), spread_hosts(&laned(2))), (BTreeSet::new(), BTreeSet::from([near])));
+        assert_eq!(
+            (spread_hosts(&laned(1), true), spread_hosts(&laned(2), true)),
+            (BTreeSet::new(), BTreeSet::from([near]))
+        );
         let mut natted = laned(4);
         let at = |port| (near, port).into();
         esp(&mut natted).send.as_mut().unwrap().encap = Some((at(1), at(2)));
-        assert_eq!(spread_hosts(&natted), BTreeSet::new());
+        assert_eq!(spread_hosts(&natted, true), BTreeSet::new());
 
         // A restarted router does not know yet: what it finds goes on, and nothing new is made.
         let mut unknown = laned(4);
         let known = std::mem::take(esp(&mut unknown));
-        assert_eq!(spread_hosts(&unknown), BTreeSet::new());
+        assert_eq!(spread_hosts(&unknown, true), BTreeSet::new());
         let groups = Groups::from([(near, 7)]);
         let ground = Ground { groups: &groups, ..GROUND };
         assert_eq!(ground.wanted(&unknown), ground.wanted(&laned(4)));
         assert_eq!(GROUND.wanted(&unknown), GROUND.wanted(&laned(1)));
         esp(&mut unknown).send_before = known.send;
-        assert_eq!(spread_hosts(&unknown), BTreeSet::from([near]));
+        assert_eq!(spread_hosts(&unknown, true), BTreeSet::from([near]));
     }
 }

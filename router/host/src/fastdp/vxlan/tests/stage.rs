@@ -235,8 +235,8 @@ pub(super) fn lost(from: &Node, to: &Node, length: usize) -> bool {
 fn arrives(from: &Node, to: &Node, length: usize, within: Duration) -> bool {
     let address = |node: &Node| SocketAddr::from(([10, 2, 0, node.number], 7000));
     let (here, there) = (address(from), address(to));
-    let listening = to.container.inside(move || UdpSocket::bind(there).unwrap());
-    from.container.inside(move || UdpSocket::bind(here).unwrap().send_to(&vec![7; length], there).unwrap());
+    let listening = to.container.inside(move || bind(there));
+    from.container.inside(move || bind(here).send_to(&vec![7; length], there).unwrap());
     listening.set_read_timeout(Some(within)).unwrap();
     let mut buffer = vec![0; length + 1];
     match listening.recv_from(&mut buffer) {
@@ -244,6 +244,17 @@ fn arrives(from: &Node, to: &Node, length: usize, within: Duration) -> bool {
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::WouldBlock);
             false
+        }
+    }
+}
+
+/// A socket. One that was closed may still be held for a moment, by the child of another test between fork and exec.
+pub(super) fn bind(address: SocketAddr) -> UdpSocket {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match UdpSocket::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => std::thread::yield_now(),
+            socket => return socket.unwrap(),
         }
     }
 }
