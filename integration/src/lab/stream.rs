@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 
 use super::{
     container::Container,
@@ -19,6 +20,9 @@ use super::{
 };
 
 const PORT: u16 = 7780;
+/// Bytes that may wait for the receiver: on one core a sender that catches up sends seconds' worth before the receiver is let
+/// in, and what the socket had no room for would look lost on the way.
+const ROOM: usize = 32 << 20;
 /// After the last datagram was sent, for those still on their way.
 const QUIET: Duration = Duration::from_millis(500);
 /// After all have come, for second copies.
@@ -113,6 +117,7 @@ impl Way {
         let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
         let socket = to.within(move || Ok(UdpSocket::bind((any, PORT))?))?;
         socket.set_read_timeout(Some(LOOK))?;
+        setsockopt(&socket, RcvBufForce, &ROOM)?;
         let (sent, arrivals, done) = (Arc::default(), Arc::<Mutex<_>>::default(), Arc::<AtomicBool>::default());
         let (theirs, end) = (Arc::clone(&arrivals), Arc::clone(&done));
         let receiver = thread::spawn(move || {
