@@ -125,12 +125,12 @@ impl Heartbeats {
     /// What is wrong, when that is certain.
     pub fn fault(&self, now: Time) -> Option<Fault> {
         if self.small.is_dead(now) {
-            Some(Fault::Silent)
-        } else if self.full.is_dead(now) {
-            Some(Fault::Narrow)
-        } else {
-            None
+            return Some(Fault::Silent);
         }
+        let since = self.full.first_unanswered.filter(|_| self.full.is_dead(now))?;
+        // A path that died altogether just before a full one was due: small ones were not answered since either.
+        let small_pass = self.small.answered_at.is_some_and(|at| at > since);
+        Some(if small_pass { Fault::Narrow } else { Fault::Silent })
     }
 
     /// Whether small heartbeats are answered now.

@@ -77,6 +77,16 @@ fn a_dead_path_is_found_within_a_second() {
 }
 
 #[test]
+fn a_dead_path_is_not_taken_for_a_narrow_one_whichever_heartbeat_was_due_first() {
+    for millis in (0..1000).step_by(5) {
+        let mut bench = Bench::proven();
+        bench.run(Duration::from_millis(millis), |_, _| true, |_, _| false);
+        bench.run(SECOND * 3, |_, _| false, is_faulty).unwrap();
+        assert_eq!(bench.beats.fault(bench.now), Some(Fault::Silent), "dead after {millis} ms");
+    }
+}
+
+#[test]
 fn a_path_that_became_narrow_is_found_and_named() {
     let mut bench = Bench::proven();
     let took = bench.run(SECOND * 3, |size, _| size == Size::Small, is_faulty).unwrap();
