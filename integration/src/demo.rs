@@ -7,6 +7,7 @@ pub mod guard;
 mod playground;
 pub mod screen;
 mod story;
+mod upgrade;
 
 use std::process::ExitCode;
 

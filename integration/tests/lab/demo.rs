@@ -38,6 +38,12 @@ fn the_demo_tells_its_story_and_leaves_nothing() {
     output.read_to_string(&mut text).unwrap();
     assert!(child.wait().unwrap().success(), "{text}");
     assert!(text.contains("✓ All of it worked") && !text.contains('✗') && !text.contains('\u{1b}'), "{text}");
+    // With ESP in the kernel it seals; without it the routers do, and status says why not the kernel.
+    let sealed_by_kernel = text.contains("by the kernel (fastdp with ESP)");
+    assert!(sealed_by_kernel != text.contains("not by fastdp: frames must be sealed"), "{text}");
+    for seen in ["upgraded from sleeve to fastdp: after", "back to the sleeve: after", "fastdp again, once it has"] {
+        assert!(text.contains(seen), "{seen} in {text}");
+    }
     assert!(!sweep::exists(&lab));
 }
 
