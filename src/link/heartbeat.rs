@@ -7,7 +7,7 @@
 //!      ▲                                                                            │ a whole burst unanswered
 //!      └────────────────────────────────────────────────────────────────────────────┘
 //! ```
-//! An echo proves both directions. One lost heartbeat, or a few, prove nothing: only a burst of [`BURST`] without an answer
+//! An echo proves both directions. One lost heartbeat, or a few, prove nothing: only a burst of twelve without an answer
 //! does, which chance makes of 20 % loss in each direction once in some hours.
 
 use std::{collections::BTreeMap, time::Duration};
