@@ -373,8 +373,7 @@ impl Node {
                     self.drop_peer(peer, now);
                 } else {
                     self.links.learn(peer, record.public, record.uid, now);
-                    self.links.set_peer_mtu(peer, record.mtu, now);
-                    self.unpublished = true;
+                    self.unpublished |= self.links.set_peer_mtu(peer, record.mtu, now);
                     self.maker.set_known(peer, record.addresses.clone(), now);
                 }
             }
@@ -475,16 +474,19 @@ impl Node {
     }
 
     fn publish(&mut self, now: Time) {
-        if self.links.take_replanned() || (self.unpublished && self.links.has_plans()) {
-            self.planner.invalidate();
-        }
-        if let Some(plan) = self.planner.update(&self.links, &self.table, now) {
-            self.outputs.push_back(Output::Plan(plan));
-        }
         if self.unpublished && (now >= self.published_at + PUBLISH_INTERVAL || self.published_at == Time::ZERO) {
             self.unpublished = false;
             self.published_at = now;
             self.outputs.push_back(Output::Forwarding(self.snapshot()));
+            self.planner.invalidate();
+        }
+        if self.links.take_replanned() {
+            self.planner.invalidate();
+        }
+        if self.links.has_plans()
+            && let Some(plan) = self.planner.update(&self.links, &self.table, now)
+        {
+            self.outputs.push_back(Output::Plan(plan));
         }
     }
 

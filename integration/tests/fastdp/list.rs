@@ -52,8 +52,8 @@ pub(crate) const SUITES: &[Suite] = &[
         name: "weft-host",
         package: "weft-host",
         target: "weft_host",
-        args: &["xfrm", "ovs"],
-        limit: Duration::from_secs(300),
+        args: &["xfrm", "ovs", "lanes"],
+        limit: Duration::from_secs(480),
     },
     // That the lab works there: what cuts, captures and translates.
     Suite {
@@ -61,6 +61,6 @@ pub(crate) const SUITES: &[Suite] = &[
         package: "weft-integration",
         target: "lab",
         args: &["a_cut_may", "a_capture_sees", "nat_hides", "a_killed_router_comes", "--skip", "over_ipv6"],
-        limit: Duration::from_secs(300),
+        limit: Duration::from_secs(480),
     },
 ];

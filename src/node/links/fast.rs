@@ -31,12 +31,12 @@ impl Links {
         self.touch_all(now);
     }
 
-    /// The MTU of a peer's containers.
-    pub(in crate::node) fn set_peer_mtu(&mut self, peer: PeerName, mtu: u16, now: Time) {
-        if let Some(link) = self.links.get_mut(&peer) {
-            link.fast.set_peer_mtu(mtu);
-            self.touch(peer, now);
-        }
+    /// The MTU of a peer's containers; whether it is another than before.
+    pub(in crate::node) fn set_peer_mtu(&mut self, peer: PeerName, mtu: u16, now: Time) -> bool {
+        let Some(link) = self.links.get_mut(&peer).filter(|link| link.fast.peer_mtu() != mtu) else { return false };
+        link.fast.set_peer_mtu(mtu);
+        self.touch(peer, now);
+        true
     }
 
     /// Our addresses on the underlay.
