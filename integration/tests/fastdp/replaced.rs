@@ -29,7 +29,10 @@ pub(crate) fn by_another(lab: &Lab, backend: Backend) -> Result<()> {
         Ok(paths.iter().all(|path| path.name != old || path.path == "none")
             && paths.iter().any(|path| path.path == "direct" && path.method == backend.method()))
     })?;
-    mesh.containers[0].ping(mesh.containers[1].v4()?).until_answered(PATIENCE)?;
+    // Both routers begin a handshake with whom they have just met: the first frames of either may come between.
+    for (from, to) in mesh.pairs() {
+        from.ping(to.v4()?).until_answered(PATIENCE)?;
+    }
     mesh.all_ping(3)
 }
 

@@ -54,7 +54,7 @@ pub(super) struct Host {
 pub(super) fn has_ovs() -> bool {
     let found = Datapaths::open().is_ok();
     if !found {
-        say("skipped: this kernel has no Open vSwitch");
+        say("SKIPPED: this kernel has no Open vSwitch");
     }
     found
 }
