@@ -325,7 +325,7 @@ impl Fast {
     pub fn poll(&mut self, config: &FastConfig, now: Time, entropy: &Entropy) -> Option<ToSend> {
         if let Some(hello) = self.hello(config, now).filter(|hello| self.greets(*hello, now)) {
             self.told = Some(hello);
-            self.hello_at = now + self.hello_interval(now);
+            self.hello_at = now + self.hello_interval(config, now);
             return Some(ToSend::Hello(hello));
         }
         if self.agreed(config) == Ok(Agreed::Esp)
@@ -362,9 +362,9 @@ impl Fast {
     }
 
     /// Often while it may change something soon.
-    fn hello_interval(&self, now: Time) -> Duration {
+    fn hello_interval(&self, config: &FastConfig, now: Time) -> Duration {
         let is_young = self.theirs.is_none() && now.since(self.since) < HELLO_EAGERLY;
-        let is_trying = !self.carries && self.theirs.is_some_and(|theirs| theirs.ready);
+        let is_trying = !self.carries && self.agreed(config).is_ok();
         if is_young || is_trying { HELLO_INTERVAL } else { HELLO_INTERVAL_LATER }
     }
 
