@@ -11,10 +11,10 @@ TOOLS := cmake:cmake g++:g++ make:make pkg-config:pkg-config nft:nftables ip:ipr
 # The same for what is tested in a User-Mode-Linux kernel: without them those tests are skipped, and say so.
 UML_TOOLS := linux.uml:user-mode-linux modprobe:kmod iptables-legacy:iptables ovs-dpctl:openvswitch-switch
 
-.PHONY: help deps uml-deps root build release demo lab lab-down test test-parts bench fuzz lint
+.PHONY: help deps uml-deps root build release demo lab lab-down test bench bench-switching fuzz lint
 
 help: ## Show this
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 deps: ## Install what is missing to build and test
 	@missing=""; \
@@ -85,8 +85,11 @@ test: root uml-deps build ## Run all tests: unit, property, simulator, lab
 	"$$CARGO_TARGET_DIR/debug/table" || true; \
 	exit $$status
 
-bench: root release ## Measure Weft beside raw veth and kernel VXLAN (BENCH_SECONDS, BENCH_ROUNDS, BENCH_UNDERLAY, BENCH_OUT)
+bench: root release ## Measure Weft beside raw veth and kernel VXLAN (BENCH_SECONDS, BENCH_ROUNDS, BENCH_UNDERLAY, BENCH_ONLY, BENCH_OUT)
 	cargo bench -p weft-integration --bench throughput
+
+bench-switching: root release ## Measure how long nothing is heard when the kernel's path fails (BENCH_TRIALS, BENCH_OUT)
+	cargo bench -p weft-integration --bench switching
 
 fuzz: deps ## Run each fuzz target of the parsers for FUZZ_SECONDS (10)
 	BOLERO_RANDOM_TEST_TIME_MS=$$(( $${FUZZ_SECONDS:-10} * 1000 )) BOLERO_RANDOM_ITERATIONS=4294967295 \

@@ -1,9 +1,10 @@
-//! What the sleeve costs: Weft beside plain Ethernet and the kernel's VXLAN, on the same hosts of the same lab, in
-//! interleaved rounds. `make bench` runs it; it needs root and a quiet machine.
+//! What Weft costs: its fast datapath and its sleeve beside plain Ethernet and the kernel's VXLAN made by hand, on the same
+//! kind of hosts, in interleaved rounds. `make bench` runs it; it needs root and a quiet machine.
 //!
 //! Read from the environment: `BENCH_SECONDS` (of each TCP run, 5), `BENCH_ROUNDS` (3), `BENCH_UNDERLAY` (`veth`: runs of
 //! segments pass the wire whole; `nicish`: cut to the MTU before the wire, as by a network card without UDP
-//! segmentation), `BENCH_OUT` (a file that gets one JSON line for each measurement appended), `WEFT_BIN`.
+//! segmentation), `BENCH_ONLY` (names of candidates with commas between them, as `vxlan-1340,fastdp`), `BENCH_OUT` (a file
+//! that gets one JSON line for each measurement appended), `WEFT_BIN`.
 
 mod throughput {
     pub(super) mod candidate;

@@ -1,7 +1,7 @@
 //! The rounds: each measures every candidate, one load after the other, in turns, so that whatever else the machine does
 //! meets all of them alike.
 
-use std::{collections::BTreeMap, fs::OpenOptions, io::Write, time::Duration};
+use std::{collections::BTreeMap, fs::OpenOptions, io::Write, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -33,13 +33,15 @@ enum Load {
     Tcp(usize),
     Udp(usize),
     Ping,
+    /// None: what routers do by themselves.
+    Idle,
 }
 
 /// Measures all.
 pub(crate) fn rounds(candidates: &[Candidate], options: &Options) -> Result<Values> {
     let mut values = Values::new();
     let loads: Vec<Load> =
-        STREAMS.map(Load::Tcp).into_iter().chain(DATAGRAMS.map(Load::Udp)).chain([Load::Ping]).collect();
+        STREAMS.map(Load::Tcp).into_iter().chain(DATAGRAMS.map(Load::Udp)).chain([Load::Ping, Load::Idle]).collect();
     for round in 1..=options.rounds {
         for (turn, load) in (round as usize..).zip(&loads) {
             // Another one begins each time.
@@ -81,6 +83,7 @@ impl Load {
                 Ok(vec![(Metric::UdpClean(size), rates.clean), (Metric::UdpFlat(size), rates.flat)])
             }
             Self::Ping => ping(candidate),
+            Self::Idle => idle(candidate, options.run),
         }
     }
 }
@@ -95,11 +98,22 @@ fn tcp(candidate: &Candidate, streams: usize, run: Duration) -> Result<Vec<(Metr
         seen.push((Metric::MachineCpu, machine.as_secs_f64() / gigabytes));
         if !candidate.routers().is_empty() {
             seen.push((Metric::RouterCpu, routers.as_secs_f64() / gigabytes));
+            seen.push((Metric::RouterLoaded, routers.as_secs_f64() * 1000.0 / run.as_secs_f64()));
         }
     }
     let memory = candidate.routers().iter().map(Host::resident_kib).collect::<Result<Vec<_>>>()?;
     seen.extend(memory.into_iter().max().map(|kib| (Metric::Resident, kib as f64 / 1024.0)));
     Ok(seen)
+}
+
+fn idle(candidate: &Candidate, run: Duration) -> Result<Vec<(Metric, f64)>> {
+    if candidate.routers().is_empty() {
+        return Ok(Vec::new());
+    }
+    let before = router_cpu(candidate)?;
+    thread::sleep(run);
+    let spent = router_cpu(candidate)?.saturating_sub(before);
+    Ok(vec![(Metric::RouterIdle, spent.as_secs_f64() * 1000.0 / run.as_secs_f64())])
 }
 
 fn router_cpu(candidate: &Candidate) -> Result<Duration> {

@@ -24,6 +24,10 @@ pub(crate) enum Metric {
     PingTail,
     /// Seconds of the two routers' CPU time for 10⁹ bytes received by one TCP stream.
     RouterCpu,
+    /// Milliseconds of the two routers' CPU time in a second of one TCP stream.
+    RouterLoaded,
+    /// The same while nothing is sent.
+    RouterIdle,
     /// The same of the whole machine: with iperf3, the kernel's work, and whatever else ran.
     MachineCpu,
     /// Memory that the larger of the two routers occupied after the load, MiB.
@@ -40,6 +44,8 @@ impl fmt::Display for Metric {
             Self::PingMedian => write!(f, "ping p50, µs"),
             Self::PingTail => write!(f, "ping p99, µs"),
             Self::RouterCpu => write!(f, "CPU of the routers, s/GB"),
+            Self::RouterLoaded => write!(f, "CPU of the routers in TCP, ms/s"),
+            Self::RouterIdle => write!(f, "CPU of the routers idle, ms/s"),
             Self::MachineCpu => write!(f, "CPU of the machine, s/GB"),
             Self::Resident => write!(f, "memory of a router, MiB"),
         }

@@ -4,6 +4,8 @@ use std::{env, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::candidate::Kind;
+
 /// How the "wire" between the hosts treats runs of segments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Underlay {
@@ -22,6 +24,8 @@ pub(crate) struct Options {
     pub(crate) rounds: u32,
     /// The wire.
     pub(crate) underlay: Underlay,
+    /// What is compared.
+    pub(crate) kinds: Vec<Kind>,
     /// Where the JSON lines go.
     pub(crate) out: Option<PathBuf>,
 }
@@ -37,11 +41,12 @@ impl Options {
             Ok("nicish") => Underlay::Nicish,
             other => bail!("BENCH_UNDERLAY is {other:?}: `veth` and `nicish` are possible"),
         };
+        let kinds = kinds(&env::var("BENCH_ONLY").unwrap_or_default())?;
         let out = env::var_os("BENCH_OUT").filter(|path| !path.is_empty()).map(PathBuf::from);
         // cargo runs benches elsewhere than where it was called.
         let is_clear = out.as_ref().is_none_or(|path| path.is_absolute());
         ensure!(is_clear, "BENCH_OUT is {out:?}: give the whole path, from / on");
-        Ok(Self { run: Duration::from_secs(seconds), rounds, underlay, out })
+        Ok(Self { run: Duration::from_secs(seconds), rounds, underlay, kinds, out })
     }
 }
 
@@ -53,6 +58,17 @@ impl fmt::Display for Options {
         };
         write!(f, "{} rounds, TCP for {} s each, underlay {wire}", self.rounds, self.run.as_secs())
     }
+}
+
+/// Those named, with commas between them; all if none is.
+fn kinds(names: &str) -> Result<Vec<Kind>> {
+    if names.is_empty() {
+        return Ok(Kind::ALL.to_vec());
+    }
+    let all = Kind::ALL.map(|kind| kind.to_string());
+    let wrong = names.split(',').find(|name| !all.iter().any(|known| known == name));
+    ensure!(wrong.is_none(), "BENCH_ONLY is `{names}`: possible are {}", all.join(","));
+    Ok(Kind::ALL.into_iter().filter(|kind| names.split(',').any(|name| name == kind.to_string())).collect())
 }
 
 fn number<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(name: &str, default: T) -> Result<T> {

@@ -1,26 +1,35 @@
-//! The table: medians of each candidate's rounds, and Weft's in relation to the others'.
+//! The table: medians of each candidate's rounds, and Weft's in relation to what it is to be compared with.
 
 use std::{collections::BTreeSet, fmt::Write};
 
 use super::{candidate::Kind, measure::Values, metric::Metric};
 
-/// The table as text, one line for each metric.
+/// Columns: the metric's name, a value, a ratio.
+const NAME_WIDTH: usize = 38;
+const WIDTH: usize = 12;
+const RATIO_WIDTH: usize = 19;
+
+/// Which candidates are set in relation: what of it the first has, by the second.
+const RATIOS: [(Kind, Kind); 3] =
+    [(Kind::Fastdp, Kind::VxlanAlike), (Kind::Sleeve, Kind::Vxlan), (Kind::Sleeve, Kind::Veth)];
+
+/// The table as text, one line for each metric; of ratios those whose both sides were measured.
 pub(crate) fn of(values: &Values) -> String {
-    let mut text = format!(
-        "\n{:<38}{:>10}{:>10}{:>10}{:>13}{:>13}\n",
-        "median", "veth", "vxlan", "weft", "weft/veth", "weft/vxlan"
-    );
+    let kinds: BTreeSet<Kind> = values.keys().map(|(_, kind)| *kind).collect();
+    let ratios: Vec<_> = RATIOS.iter().filter(|(one, other)| kinds.contains(one) && kinds.contains(other)).collect();
+    let heads = kinds.iter().map(|kind| format!("{kind:>WIDTH$}"));
+    let ratio_heads = ratios.iter().map(|(one, other)| format!("{:>RATIO_WIDTH$}", format!("{one}/{other}")));
+    let mut text = format!("\n{:<NAME_WIDTH$}{}\n", "median", heads.chain(ratio_heads).collect::<String>());
     let metrics: BTreeSet<Metric> = values.keys().map(|(metric, _)| *metric).collect();
     for metric in metrics {
-        let [veth, vxlan, weft] = [Kind::Veth, Kind::Vxlan, Kind::Weft]
-            .map(|kind| values.get(&(metric, kind)).and_then(|rounds| median(rounds)));
-        let name = metric.to_string();
-        let ratio = |other: Option<f64>| weft.zip(other).map(|(weft, other)| format!("{:.3}", weft / other));
-        let cell = |value: Option<f64>| value.map(number);
-        let [veth_ratio, vxlan_ratio] = [ratio(veth), ratio(vxlan)].map(Option::unwrap_or_default);
-        let [veth, vxlan, weft] = [cell(veth), cell(vxlan), cell(weft)].map(Option::unwrap_or_default);
+        let of = |kind: Kind| values.get(&(metric, kind)).and_then(|rounds| median(rounds));
+        let cells = kinds.iter().map(|kind| format!("{:>WIDTH$}", of(*kind).map(number).unwrap_or_default()));
+        let ratio = |one, other| of(one).zip(of(other)).map(|(one, other)| format!("{:.3}", one / other));
+        let ratios =
+            ratios.iter().map(|(one, other)| format!("{:>RATIO_WIDTH$}", ratio(*one, *other).unwrap_or_default()));
+        let line: String = cells.chain(ratios).collect();
         // Writing to a String does not fail.
-        let _ = writeln!(text, "{name:<38}{veth:>10}{vxlan:>10}{weft:>10}{veth_ratio:>13}{vxlan_ratio:>13}");
+        let _ = writeln!(text, "{:<NAME_WIDTH$}{line}", metric.to_string());
     }
     text
 }

@@ -1,0 +1,84 @@
+//! How long containers hear nothing when the kernel's path fails under load, and when it comes back: UDP of the fast datapath
+//! is blocked on the path between two hosts, and healed, many times, under a datagram each millisecond in both directions.
+//! `make bench-switching` runs it; it needs root and a quiet machine.
+//!
+//! Read from the environment: `BENCH_TRIALS` (50; one takes about six seconds), `BENCH_OUT` (a file that gets one JSON line
+//! for each trial appended), `WEFT_BIN`.
+
+mod switching {
+    pub(super) mod paced;
+    pub(super) mod pair;
+    pub(super) mod spread;
+    pub(super) mod trial;
+}
+
+use std::{env, fs::OpenOptions, io::Write, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context, Result, ensure};
+use weft_integration::demo::{guard, screen};
+
+use switching::{pair::Pair, spread::Spread, trial::Trial};
+
+/// The argument of the process that works; the other one watches it.
+const WORKER: &str = "measure";
+/// Trials after which progress is told.
+const PROGRESS: u32 = 10;
+
+fn main() -> ExitCode {
+    // cargo adds `--bench`; nothing else is expected.
+    let works = env::args().any(|arg| arg == WORKER);
+    let result = if works { guard::watched(run) } else { guard::watch(&[WORKER], guard::sweep_leftovers) };
+    result.unwrap_or_else(|error| {
+        screen::complain(&error);
+        ExitCode::FAILURE
+    })
+}
+
+fn run() -> Result<bool> {
+    ensure!(nix::unistd::geteuid().is_root(), "the bench makes network namespaces: run it as root");
+    let count = trials()?;
+    screen::line(format_args!("{count} trials, a datagram each millisecond in both directions; {}", load()?))?;
+    let pair = Pair::up()?;
+    let mut all = Vec::new();
+    for number in 1..=count {
+        let trial = Trial::run(&pair, number).with_context(|| format!("trial {number}{}", pair.diagnosis()))?;
+        record(number, &trial)?;
+        all.push(trial);
+        if number % PROGRESS == 0 {
+            screen::line(format_args!("{number} of {count} done"))?;
+        }
+    }
+    let spread = |value: fn(&Trial) -> f64| Spread::of(all.iter().map(value));
+    screen::line(Spread::HEAD)?;
+    screen::line(spread(|trial| trial.left.silence_ms).line("to the sleeve: longest silence, ms"))?;
+    screen::line(spread(|trial| trial.left.lost.into()).line("to the sleeve: datagrams lost"))?;
+    screen::line(spread(|trial| trial.back.silence_ms).line("to fastdp: longest silence, ms"))?;
+    screen::line(spread(|trial| trial.back.lost.into()).line("to fastdp: datagrams lost"))?;
+    screen::line(spread(|trial| trial.back.after_ms).line("to fastdp: after the healing, ms"))?;
+    screen::line(load()?)?;
+    Ok(true)
+}
+
+fn trials() -> Result<u32> {
+    let text = env::var("BENCH_TRIALS").unwrap_or_default();
+    let trials =
+        if text.is_empty() { 50 } else { text.parse().with_context(|| format!("BENCH_TRIALS is `{text}`"))? };
+    ensure!((1..=10_000).contains(&trials), "BENCH_TRIALS is {trials}: 1 to 10000 is possible");
+    Ok(trials)
+}
+
+/// Load averages (proc(5)).
+fn load() -> Result<String> {
+    let text = std::fs::read_to_string("/proc/loadavg").context("/proc/loadavg")?;
+    Ok(format!("load {} now", text.split(' ').take(3).collect::<Vec<_>>().join(" ")))
+}
+
+fn record(number: u32, trial: &Trial) -> Result<()> {
+    let Some(path) = env::var_os("BENCH_OUT").filter(|path| !path.is_empty()).map(PathBuf::from) else { return Ok(()) };
+    // cargo runs benches elsewhere than where it was called.
+    ensure!(path.is_absolute(), "BENCH_OUT is {path:?}: give the whole path, from / on");
+    let mut file =
+        OpenOptions::new().create(true).append(true).open(&path).with_context(|| path.display().to_string())?;
+    let line = serde_json::json!({"trial": number, "to_sleeve": trial.left, "to_fastdp": trial.back});
+    writeln!(file, "{line}").with_context(|| path.display().to_string())
+}
