@@ -276,10 +276,7 @@ impl Fast {
 
     /// Another peer has its address: it will not come back there.
     pub fn displaced(&mut self, now: Time) {
-        self.take(false, "another peer has its address".to_owned(), now);
-        self.theirs = None;
-        self.esp = Esp::default();
-        self.beats.restart(now);
+        self.give_up("another peer has its address".to_owned(), now);
     }
 
     /// The peer's router was started anew: what was said is void, what the kernels have goes on.
@@ -310,9 +307,14 @@ impl Fast {
         }
         let before = self.carries;
         if self.carries {
-            if let Some(why) = self.leaves(config, others, now) {
-                self.take(false, why, now);
-                self.beats.restart(now);
+            match self.leaves(config, others, now) {
+                None => {}
+                // Nothing else leads there either: nobody is there.
+                Some(why) if others.sleeve_answered.is_none() && !others.relay => self.give_up(why, now),
+                Some(why) => {
+                    self.take(false, why, now);
+                    self.beats.restart(now);
+                }
             }
         } else if self.beats.is_proven() && self.is_usable(config) {
             let why = if self.reason.is_empty() { "proven by heartbeats" } else { "proven by heartbeats for 3 s" };
@@ -366,6 +368,15 @@ impl Fast {
         let is_young = self.theirs.is_none() && now.since(self.since) < HELLO_EAGERLY;
         let is_trying = !self.carries && self.agreed(config).is_ok();
         if is_young || is_trying { HELLO_INTERVAL } else { HELLO_INTERVAL_LATER }
+    }
+
+    /// Lets go of all that the kernel has for a peer that is not there.
+    fn give_up(&mut self, why: String, now: Time) {
+        self.take(false, why, now);
+        self.theirs = None;
+        self.told = None;
+        self.esp = Esp::default();
+        self.beats.restart(now);
     }
 
     fn take(&mut self, carries: bool, reason: String, now: Time) {
