@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs, io,
+    fs,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
@@ -10,9 +10,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use nix::{
-    sys::signal::{Signal, killpg},
+    sys::signal::{Signal, kill},
     unistd::Pid,
 };
+
+use super::KERNEL;
 
 /// Directories of runs begin so; the process id of the owner and a counter follow.
 const OWNED: &str = "weft-uml";
@@ -107,9 +109,9 @@ fn sweep(temporary: &Path) {
         if fs::exists(format!("/proc/{owner}")).unwrap_or(true) {
             continue;
         }
-        if let Some(kernel) = kernel(&entry.path()) {
+        for process in kernel(&entry.path()) {
             // Gone meanwhile, at worst.
-            let _ = killpg(kernel, Signal::SIGKILL);
+            let _ = kill(process, Signal::SIGKILL);
         }
         let _ = fs::remove_dir_all(entry.path());
     }
@@ -122,12 +124,16 @@ fn owner(name: &str) -> Option<u32> {
     pid.parse().ok()
 }
 
-/// The kernel that still runs for a directory, by the file that it keeps there.
-fn kernel(job: &Path) -> Option<Pid> {
-    let pid: i32 = fs::read_to_string(job.join("run/pid")).ok()?.trim().parse().ok()?;
-    let is_it = |line: Vec<u8>| line.windows(job.as_os_str().len()).any(|part| part == job.as_os_str().as_bytes());
-    let line: io::Result<Vec<u8>> = fs::read(format!("/proc/{pid}/cmdline"));
-    line.is_ok_and(is_it).then(|| Pid::from_raw(pid))
+/// Processes of the kernel that still run for a directory: a kernel that is killed leaves those that it traced.
+fn kernel(job: &Path) -> Vec<Pid> {
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let is_ours = |line: &[u8]| {
+        let names_job = line.windows(job.as_os_str().len()).any(|part| part == job.as_os_str().as_bytes());
+        names_job && line.split(|byte| *byte == 0).next() == Some(KERNEL.as_bytes())
+    };
+    let ours =
+        processes.flatten().filter(|entry| fs::read(entry.path().join("cmdline")).is_ok_and(|line| is_ours(&line)));
+    ours.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).map(Pid::from_raw).collect()
 }
 
 #[cfg(test)]
