@@ -116,8 +116,6 @@ pub struct Connection {
     pub encrypted: bool,
     /// `fastdp`, `sleeve`, or `none` while no method works.
     pub method: String,
-    /// Parallel ESP associations that frames to the peer are spread over; null unless the fast datapath seals.
-    pub lanes: Option<u32>,
     /// The peer's name, once known.
     pub name: Option<PeerName>,
     /// The peer's nickname, once known.

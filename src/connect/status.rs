@@ -76,7 +76,6 @@ fn line(address: String, name: Option<PeerName>, tries: &Tries) -> Connection {
         nickname: None,
         mtu: None,
         rtt_us: None,
-        lanes: None,
         info: tries.error.clone(),
     }
 }

@@ -24,7 +24,6 @@ const NONE: &str = "none";
 struct Method {
     name: &'static str,
     sealed: bool,
-    lanes: Option<u32>,
     mtu: Option<u32>,
     rtt: Option<Duration>,
     info: String,
@@ -33,7 +32,7 @@ struct Method {
 impl Default for Method {
     fn default() -> Self {
         // Whatever passes will be sealed.
-        Self { name: NONE, sealed: true, lanes: None, mtu: None, rtt: None, info: String::new() }
+        Self { name: NONE, sealed: true, mtu: None, rtt: None, info: String::new() }
     }
 }
 
@@ -79,7 +78,6 @@ impl Node {
                 state: if method.name == NONE { ConnectionState::Pending } else { ConnectionState::Established },
                 encrypted: method.sealed && !self.config.secret.is_open(),
                 method: method.name.to_owned(),
-                lanes: method.lanes,
                 name: Some(peer.name),
                 nickname: Some(peer.hello.nickname.clone()),
                 mtu: method.mtu,
@@ -99,15 +97,18 @@ impl Node {
         let direct = link.direct.as_ref().filter(|direct| direct.address().is_some());
         let obstacle = link.fast.obstacle(&self.links.fast, now).filter(|why| !why.is_empty());
         if link.fast.carries() {
-            let lanes = link.fast.lanes().and_then(|lanes| u32::try_from(lanes).ok());
+            let lanes = link.fast.lanes();
             let info = match lanes {
                 None if self.config.secret.is_open() => String::new(),
                 None => "unencrypted: both ends are in trusted subnets".to_owned(),
-                Some(_) if direct.is_none() => "the sleeve does not answer over UDP".to_owned(),
-                Some(_) => String::new(),
+                Some(1) => "ESP, 1 lane".to_owned(),
+                Some(lanes) => format!("ESP, {lanes} lanes"),
             };
+            let unsure = if direct.is_none() { "the sleeve does not answer over UDP" } else { "" };
+            let info =
+                [info.as_str(), unsure].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
             let mtu = Some(u32::from(self.links.fast.mtu));
-            return Method { name: FASTDP, sealed: lanes.is_some(), lanes, mtu, rtt: link.fast.rtt(), info };
+            return Method { name: FASTDP, sealed: lanes.is_some(), mtu, rtt: link.fast.rtt(), info };
         }
         let Some(direct) = direct else {
             let info = if link.keys.is_established() {
@@ -120,7 +121,6 @@ impl Node {
         Method {
             name: SLEEVE,
             sealed: true,
-            lanes: None,
             mtu: direct.payload_max().map(|max| inner_mtu(max, 0)),
             rtt: direct.rtt(),
             info: obstacle.map(|why| format!("not by fastdp: {why}")).unwrap_or_default(),

@@ -84,12 +84,12 @@ fn method_changes(mesh: &mut Mesh, id: HostId) -> usize {
 fn hosts_without_a_secret_are_fast_in_clear_and_with_one_by_esp() {
     let mut mesh = carried(3, |config, _| open_network(config));
     let line = connection(&mesh, 0, 1);
-    assert_eq!((line.method.as_str(), line.encrypted, line.lanes, line.mtu), ("fastdp", false, None, Some(1340)));
+    assert_eq!((line.method.as_str(), line.encrypted, line.info.as_str(), line.mtu), ("fastdp", false, "", Some(1340)));
     assert_eq!(talk(&mut mesh, [0, 2], SECOND).0, 0);
 
     let mut mesh = carried(3, |_, _| ());
     let line = connection(&mesh, 0, 1);
-    assert_eq!((line.method.as_str(), line.encrypted, line.lanes), ("fastdp", true, Some(2)));
+    assert_eq!((line.method.as_str(), line.encrypted, line.info.as_str()), ("fastdp", true, "ESP, 2 lanes"));
     assert_eq!(path(&mesh, 0, 2).reason, "proven by heartbeats");
     assert_eq!(talk(&mut mesh, [0, 2], SECOND).0, 0);
     let all = everybody(&mesh);

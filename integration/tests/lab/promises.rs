@@ -24,7 +24,7 @@ fn the_keys_of_json_are_as_promised() {
         let paths = ["name", "nickname", "path", "relays", "method", "rtt_us", "loss", "mtu", "since", "reason"];
         keys_are(a, "paths", &paths)?;
         let connection = a.expect_established("B")?;
-        ensure!(connection.encrypted && connection.method == "sleeve", "{connection:?}");
+        ensure!(connection.encrypted && ["sleeve", "fastdp"].contains(&connection.method.as_str()), "{connection:?}");
         ensure!(connection.name == Some(mesh.hosts[1].report()?.router.name), "{connection:?}");
         Ok(())
     });

@@ -26,7 +26,6 @@ fn snapshot() -> Snapshot {
         state: ConnectionState::Established,
         encrypted: true,
         method: "sleeve".to_owned(),
-        lanes: None,
         name: Some(PEER),
         nickname: Some(nickname),
         mtu: Some(1414),

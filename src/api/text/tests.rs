@@ -182,7 +182,6 @@ fn report() -> Report {
                 nickname: Some(nick("beta")),
                 mtu: Some(1472),
                 rtt_us: Some(1_234),
-                lanes: None,
                 info: String::new(),
             },
             Connection {
@@ -195,7 +194,6 @@ fn report() -> Report {
                 nickname: None,
                 mtu: None,
                 rtt_us: None,
-                lanes: None,
                 info: "connection refused, retry in 4 s".to_owned(),
             },
         ],
