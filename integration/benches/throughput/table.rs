@@ -24,7 +24,7 @@ pub(crate) fn of(values: &Values) -> String {
     for metric in metrics {
         let of = |kind: Kind| values.get(&(metric, kind)).and_then(|rounds| median(rounds));
         let cells = kinds.iter().map(|kind| format!("{:>WIDTH$}", of(*kind).map(number).unwrap_or_default()));
-        let ratio = |one, other| of(one).zip(of(other)).map(|(one, other)| format!("{:.3}", one / other));
+        let ratio = |one, other| ratio(values.get(&(metric, one))?, values.get(&(metric, other))?);
         let ratios =
             ratios.iter().map(|(one, other)| format!("{:>RATIO_WIDTH$}", ratio(*one, *other).unwrap_or_default()));
         let line: String = cells.chain(ratios).collect();
@@ -32,6 +32,12 @@ pub(crate) fn of(values: &Values) -> String {
         let _ = writeln!(text, "{:<NAME_WIDTH$}{line}", metric.to_string());
     }
     text
+}
+
+/// The median of what each round gave: two measurements that followed each other met the same machine.
+fn ratio(one: &[f64], other: &[f64]) -> Option<String> {
+    let by_round: Vec<f64> = one.iter().zip(other).map(|(one, other)| one / other).collect();
+    median(&by_round).map(|ratio| format!("{ratio:.3}"))
 }
 
 /// The middle one, or the mean of the two in the middle.
