@@ -1,6 +1,7 @@
 //! What a router tells its users: the JSON of the HTTP API and of `--json`. Keys are a promise; see `docs/http-api.md`.
 
 pub mod address;
+pub mod allocation;
 pub mod text;
 
 use std::net::IpAddr;

@@ -9,6 +9,7 @@
 //! Each part is a state machine of its own; this file carries what one of them says to the others, until all are quiet.
 
 mod advert;
+mod channel;
 mod connections;
 mod exchange;
 pub mod input;
@@ -379,7 +380,7 @@ impl Node {
             }
         }
         for (origin, mac) in self.exchange.take_changed_stations() {
-            let claim = self.exchange.endpoints().get(origin, &mac).cloned();
+            let claim = self.exchange.claim(origin, mac).cloned();
             let changes = self.table.remote(origin, mac, claim, now);
             self.share(changes);
             self.unpublished = true;

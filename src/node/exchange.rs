@@ -8,17 +8,15 @@ use std::{
     time::Duration,
 };
 
-use super::connections::Connections;
+use super::{
+    channel::{Channel, Replicating, Taken},
+    connections::Connections,
+};
 use crate::{
     entropy::Entropy,
-    gossip::{
-        ChannelId,
-        message::ControlMessage,
-        origin::Incarnation,
-        replica::{Merged, Replica},
-    },
+    gossip::{ChannelId, message::ControlMessage, origin::Incarnation},
     id::{ConnId, Mac, PeerName},
-    switch::table::{Change, Endpoints},
+    switch::table::{Change, Claim},
     time::Time,
     topology::record::{PeerRecord, Topology},
 };
@@ -47,13 +45,11 @@ pub(super) enum To {
 pub(super) struct Exchange {
     name: PeerName,
     entropy: Entropy,
-    topology: Topology,
-    endpoints: Endpoints,
+    topology: Channel<(), PeerRecord>,
+    endpoints: Channel<Mac, Claim>,
     messages: VecDeque<(To, ControlMessage)>,
     /// Deltas merged lately, without a gap. To merge them again would change nothing.
     seen: VecDeque<(ChannelId, Vec<u8>)>,
-    changed_peers: BTreeSet<PeerName>,
-    changed_stations: BTreeSet<(PeerName, Mac)>,
     owed: BTreeMap<(ConnId, ChannelId), Owed>,
     compare_at: Time,
     restarts: u32,
@@ -74,12 +70,10 @@ impl Exchange {
         Self {
             name,
             entropy,
-            topology: Replica::new(name, incarnation),
-            endpoints: Replica::new(name, incarnation),
+            topology: Channel::new(name, incarnation),
+            endpoints: Channel::new(name, incarnation),
             messages: VecDeque::new(),
             seen: VecDeque::new(),
-            changed_peers: BTreeSet::new(),
-            changed_stations: BTreeSet::new(),
             compare_at: Time::ZERO + COMPARE_INTERVAL,
             owed: BTreeMap::new(),
             restarts: 0,
@@ -88,11 +82,12 @@ impl Exchange {
     }
 
     pub(super) fn topology(&self) -> &Topology {
-        &self.topology
+        &self.topology.replica
     }
 
-    pub(super) fn endpoints(&self) -> &Endpoints {
-        &self.endpoints
+    /// What a peer says of a station on its bridge.
+    pub(super) fn claim(&self, peer: PeerName, mac: Mac) -> Option<&Claim> {
+        self.endpoints.replica.get(peer, &mac)
     }
 
     /// The next message to send.
@@ -102,29 +97,30 @@ impl Exchange {
 
     /// Peers whose records changed since last asked.
     pub(super) fn take_changed_peers(&mut self) -> BTreeSet<PeerName> {
-        std::mem::take(&mut self.changed_peers)
+        self.topology.take_changed().into_iter().map(|(peer, ())| peer).collect()
     }
 
     /// Stations of others that changed since last asked.
     pub(super) fn take_changed_stations(&mut self) -> BTreeSet<(PeerName, Mac)> {
-        std::mem::take(&mut self.changed_stations)
+        self.endpoints.take_changed()
     }
 
     /// Tells all what we are now.
     pub(super) fn set_record(&mut self, record: PeerRecord) {
         // A record with at most LINKS_MAX links and ADDRESSES_MAX addresses always fits.
-        if let Ok(Some(delta)) = self.topology.set((), record) {
-            self.changed_peers.insert(self.name);
+        if let Ok(Some(delta)) = self.topology.replica.set((), record) {
+            self.topology.note(self.name, ());
             self.flood(ChannelId::Topology, delta, None);
         }
     }
 
     /// Tells all that a station is here, or not any more.
     pub(super) fn share(&mut self, change: Change) {
+        let endpoints = &mut self.endpoints.replica;
         let delta = match change {
             // The table holds no more stations, and no larger claims, than the replica takes.
-            Change::Set(mac, claim) => self.endpoints.set(mac, claim).ok().flatten(),
-            Change::Remove(mac) => self.endpoints.remove(&mac),
+            Change::Set(mac, claim) => endpoints.set(mac, claim).ok().flatten(),
+            Change::Remove(mac) => endpoints.remove(&mac),
         };
         if let Some(delta) = delta {
             self.flood(ChannelId::Endpoints, delta, None);
@@ -148,11 +144,7 @@ impl Exchange {
         include: impl Fn(PeerName) -> bool,
         now: Time,
     ) {
-        let ours = match channel {
-            ChannelId::Topology => self.topology.digest_hash(include),
-            ChannelId::Endpoints => self.endpoints.digest_hash(include),
-        };
-        if ours != hash {
+        if self.channel(channel).digest_hash(&include) != hash {
             self.owe_digest(conn, channel, now);
         }
     }
@@ -166,11 +158,7 @@ impl Exchange {
         include: impl Fn(PeerName) -> bool,
         now: Time,
     ) -> Result<(), String> {
-        let repair = match channel {
-            ChannelId::Topology => self.topology.delta_since(digest, include),
-            ChannelId::Endpoints => self.endpoints.delta_since(digest, include),
-        };
-        let repair = repair.map_err(|error| self.refuse(&error))?;
+        let repair = self.channel(channel).delta_since(digest, &include).map_err(|error| self.refuse(&error))?;
         for delta in repair.deltas {
             self.say(conn, ControlMessage::Delta { channel, delta });
         }
@@ -185,26 +173,12 @@ impl Exchange {
         if self.seen.iter().any(|(of, seen)| *of == channel && seen == delta) {
             return Ok(());
         }
-        match channel {
-            ChannelId::Topology => {
-                let merged = self.topology.merge(delta).map_err(|error| self.refuse(&error))?;
-                let own_restart = self.pass_on(conn, channel, delta, &merged, now);
-                self.changed_peers.extend(merged.changed.into_iter().map(|(peer, _)| peer));
-                if let Some(above) = own_restart {
-                    let deltas = self.topology.restart(above, &self.entropy);
-                    self.flood_all(channel, deltas);
-                }
-            }
-            ChannelId::Endpoints => {
-                let merged = self.endpoints.merge(delta).map_err(|error| self.refuse(&error))?;
-                let own_restart = self.pass_on(conn, channel, delta, &merged, now);
-                let stations =
-                    merged.changed.into_iter().flat_map(|(peer, macs)| macs.into_iter().map(move |mac| (peer, mac)));
-                self.changed_stations.extend(stations);
-                if let Some(above) = own_restart {
-                    let deltas = self.endpoints.restart(above, &self.entropy);
-                    self.flood_all(channel, deltas);
-                }
+        let taken = self.channel_mut(channel).merge(delta).map_err(|error| self.refuse(&error))?;
+        let own_restart = self.pass_on(conn, channel, delta, taken, now);
+        if let Some(above) = own_restart {
+            let entropy = self.entropy.clone();
+            for delta in self.channel_mut(channel).restart(above, &entropy) {
+                self.flood(channel, delta, None);
             }
         }
         Ok(())
@@ -213,13 +187,13 @@ impl Exchange {
     /// Forgets a peer's record.
     pub(super) fn forget(&mut self, peer: PeerName) {
         self.seen.clear();
-        self.topology.remove_origin(peer);
+        self.topology.replica.remove_origin(peer);
     }
 
     /// Forgets a peer's stations; returns them.
     pub(super) fn forget_stations(&mut self, peer: PeerName) -> Vec<Mac> {
         self.seen.clear();
-        self.endpoints.remove_origin(peer)
+        self.endpoints.replica.remove_origin(peer)
     }
 
     /// Sends digests that are owed, and compares with all neighbours now and then.
@@ -230,11 +204,7 @@ impl Exchange {
         let due: Vec<_> =
             self.owed.extract_if(.., |_, owed| owed.due.is_some_and(|due| due <= now)).map(|(key, _)| key).collect();
         for (conn, channel) in due {
-            let digests = match channel {
-                ChannelId::Topology => self.topology.digest(&include),
-                ChannelId::Endpoints => self.endpoints.digest(&include),
-            };
-            for digest in digests {
+            for digest in self.channel(channel).digest(&include) {
                 self.say(conn, ControlMessage::Digest { channel, digest });
             }
             self.owed.insert((conn, channel), Owed { due: None, sent: now });
@@ -242,11 +212,8 @@ impl Exchange {
         if now >= self.compare_at {
             self.compare_at = now + COMPARE_INTERVAL.mul_f64(0.75 + self.entropy.fraction() / 2.0);
             self.owed.retain(|(conn, _), _| connections.peer(*conn).is_some());
-            let hashes = [
-                (ChannelId::Topology, self.topology.digest_hash(&include)),
-                (ChannelId::Endpoints, self.endpoints.digest_hash(&include)),
-            ];
-            for (channel, hash) in hashes {
+            for channel in ChannelId::ALL {
+                let hash = self.channel(channel).digest_hash(&include);
                 self.messages.push_back((To::AllBut(None), ControlMessage::DigestHash { channel, hash }));
             }
         }
@@ -258,25 +225,39 @@ impl Exchange {
         Some(owed.map_or(self.compare_at, |owed| owed.min(self.compare_at)))
     }
 
+    fn channel(&self, channel: ChannelId) -> &dyn Replicating {
+        match channel {
+            ChannelId::Topology => &self.topology,
+            ChannelId::Endpoints => &self.endpoints,
+        }
+    }
+
+    fn channel_mut(&mut self, channel: ChannelId) -> &mut dyn Replicating {
+        match channel {
+            ChannelId::Topology => &mut self.topology,
+            ChannelId::Endpoints => &mut self.endpoints,
+        }
+    }
+
     /// Floods what was new, and asks for what is missing; returns a later life of ours that others know of.
-    fn pass_on<K>(
+    fn pass_on(
         &mut self,
         conn: ConnId,
         channel: ChannelId,
         delta: &[u8],
-        merged: &Merged<K>,
+        taken: Taken,
         now: Time,
     ) -> Option<Incarnation> {
-        if let Some(delta) = &merged.forward {
-            self.flood(channel, delta.clone(), Some(conn));
+        if let Some(delta) = taken.forward {
+            self.flood(channel, delta, Some(conn));
         }
-        if merged.gap {
+        if taken.gap {
             self.owe_digest(conn, channel, now);
         } else if delta.len() <= SEEN_LEN_MAX {
             self.seen.truncate(SEEN_MAX - 1);
             self.seen.push_front((channel, delta.to_vec()));
         }
-        let above = merged.outdated_self?;
+        let above = taken.later?;
         self.restarts += 1;
         (self.restarts <= RESTARTS_MAX).then_some(above)
     }
@@ -290,12 +271,6 @@ impl Exchange {
     fn refuse(&mut self, error: &dyn std::error::Error) -> String {
         self.refused += 1;
         error.to_string()
-    }
-
-    fn flood_all(&mut self, channel: ChannelId, deltas: Vec<Vec<u8>>) {
-        for delta in deltas {
-            self.flood(channel, delta, None);
-        }
     }
 
     fn flood(&mut self, channel: ChannelId, delta: Vec<u8>, except: Option<ConnId>) {

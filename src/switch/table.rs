@@ -13,7 +13,7 @@ mod local;
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
-pub use claim::{Claim, Endpoints, MOVES_MAX, STATION_ADDRESSES_MAX};
+pub use claim::{Claim, MOVES_MAX, STATION_ADDRESSES_MAX};
 use local::{Local, Station};
 
 use crate::{

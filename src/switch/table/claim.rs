@@ -8,7 +8,6 @@ use crate::{
     gossip::{
         Malformed, Replicated,
         address::{ip_from_bytes, ip_to_bytes},
-        replica::Replica,
     },
     id::{Mac, PeerName},
 };
@@ -17,9 +16,6 @@ use crate::{
 pub const STATION_ADDRESSES_MAX: usize = 16;
 /// Most moves of one station that are counted.
 pub const MOVES_MAX: u64 = 1 << 48;
-
-/// The endpoints channel: stations by the peers that claim them.
-pub type Endpoints = Replica<Mac, Claim>;
 
 /// "This station is on my bridge."
 #[derive(Clone, Debug, PartialEq, Eq)]
