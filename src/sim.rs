@@ -11,6 +11,7 @@ mod network;
 use std::{
     collections::{BTreeMap, VecDeque},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -22,7 +23,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use crate::{
     api::Report,
     entropy::Entropy,
-    fastdp::SaSet,
+    fastdp::{Plan, SaSet},
     id::{ConnId, Mac, PeerName},
     node::{
         Node, NodeConfig,
@@ -54,6 +55,8 @@ enum Happening {
     Tcp(Input),
     /// A packet arrives by the fast datapath: from the host, sealed so.
     Fast { from: HostId, seal: Option<SaSet>, content: FastContent },
+    /// The kernel has done what a router, the one started then, planned.
+    Planned { by: Time, plan: Arc<Plan> },
     /// A dial arrives from another host's connection.
     Dialled { by: HostId, conn: ConnId },
 }
@@ -169,6 +172,11 @@ impl Simulation {
         self.hosts[id].kernel.peers()
     }
 
+    /// How many packets of the fast datapath the kernel of host `id` would not send, or not open.
+    pub fn refused(&self, id: HostId) -> u64 {
+        self.hosts[id].kernel.refused
+    }
+
     /// Takes the frames that came out of host `id`'s TAP since last asked.
     pub fn take_frames(&mut self, id: HostId) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.hosts[id].delivered)
@@ -220,6 +228,7 @@ impl Simulation {
                 self.handle(id, Input::Timeout);
             }
             Happening::Datagram { from, bytes } => self.datagram_in(id, from, bytes),
+            Happening::Planned { by, plan } => self.planned_by(id, by, &plan),
             Happening::Fast { from, seal, content } => self.fast_in(id, from, seal.as_ref(), content),
             Happening::Tcp(input) => {
                 let conns = &mut self.hosts[id].conns;
@@ -269,10 +278,8 @@ impl Simulation {
             },
             Output::Forwarding(forwarding) => self.hosts[id].forwarding = forwarding,
             Output::Plan(plan) => {
-                for (peer, spi) in self.hosts[id].kernel.apply(&plan) {
-                    let installed = Input::EspInstalled { peer, spi, error: None };
-                    self.schedule(KERNEL_DELAY, id, Happening::Tcp(installed));
-                }
+                let by = self.hosts[id].born;
+                self.schedule(KERNEL_DELAY, id, Happening::Planned { by, plan });
             }
             Output::Heartbeat { to, bytes } => {
                 self.hosts[id].count_sent(bytes.len());
@@ -282,8 +289,21 @@ impl Simulation {
         }
     }
 
+    /// A kernel that was told does it, also when the router is gone meanwhile; not when there is another.
+    fn planned_by(&mut self, id: HostId, by: Time, plan: &Plan) {
+        if self.hosts[id].born != by {
+            return;
+        }
+        for told in self.hosts[id].kernel.apply(plan) {
+            self.handle(id, told);
+        }
+    }
+
     fn fast_out(&mut self, id: HostId, to: PeerName, content: FastContent) {
-        let Some(seal) = self.hosts[id].kernel.seal(to) else { return };
+        let Some(seal) = self.hosts[id].kernel.seal(to) else {
+            self.hosts[id].kernel.refused += 1;
+            return;
+        };
         let Some(other) = self.hosts.iter().position(|host| host.name == to) else { return };
         let (len, is_heartbeat) = match &content {
             FastContent::Heartbeat(bytes) => (bytes.len(), true),
@@ -296,6 +316,8 @@ impl Simulation {
 
     fn fast_in(&mut self, id: HostId, from: HostId, seal: Option<&SaSet>, content: FastContent) {
         if !self.hosts[id].kernel.opens(self.hosts[from].name, seal) {
+            // What is in clear may come before this end has heard that the other trusts it.
+            self.hosts[id].kernel.refused += u64::from(seal.is_some());
             return;
         }
         match content {

@@ -3,7 +3,7 @@
 //! ```text
 //!   control ── Plan (the newest counts) ──▶ weft-fastdp: IPsec first, then forwarding ──▶ kernel
 //!      ▲ ▲                                        │
-//!      │ └──── keys installed, worn, lost; stations heard ◀── looks each second
+//!      │ └──── keys, policies installed, worn, lost; stations heard ◀── looks each second
 //!      └────── heartbeats, by a packet socket on the bridge
 //! ```
 //! The threads block in the kernel; the control task never waits for them. When they end, the kernel goes on: nothing is taken back
@@ -13,7 +13,9 @@ mod backend;
 mod counts;
 
 use std::{
+    collections::BTreeMap,
     io,
+    net::IpAddr,
     sync::{Arc, mpsc as blocking},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -22,7 +24,7 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 use weft::{
-    fastdp::{Ability, Plan},
+    fastdp::{Ability, Plan, PlannedPeer, Protection},
     id::PeerName,
     node::input::{Input, Origin},
 };
@@ -189,6 +191,15 @@ fn listen(poller: &Poller, beats: &HeartbeatSocket, told: &mpsc::Sender<Input>) 
     }
 }
 
+/// How the kernel sends to a peer.
+#[derive(Clone, PartialEq, Eq)]
+struct Way {
+    remote: IpAddr,
+    /// What it seals with; None for in clear.
+    spi: Option<u32>,
+    error: Option<String>,
+}
+
 /// The thread's state.
 struct Worker {
     datapath: Box<dyn FastDatapath>,
@@ -196,6 +207,8 @@ struct Worker {
     told: mpsc::Sender<Input>,
     counts: watch::Sender<FastCounts>,
     plan: Arc<Plan>,
+    /// How the kernel sends to each peer, as the node was told.
+    ways: BTreeMap<PeerName, Way>,
     /// The last plan is not in force as a whole, or something was mended.
     is_behind: bool,
     started: Instant,
@@ -220,6 +233,7 @@ impl Worker {
             told,
             counts,
             plan: Arc::default(),
+            ways: BTreeMap::new(),
             is_behind: false,
             started: now,
             inspected: now,
@@ -274,9 +288,30 @@ impl Worker {
                 self.tell(Input::EspInstalled { peer, spi, error });
             }
         }
-        let messages = self.datapath.apply(&self.plan)?;
+        let messages = self.datapath.apply(&self.plan);
+        self.tell_ways();
+        let messages = messages?;
         debug!(messages, peers = self.plan.peers.len(), stations = self.plan.stations.len(), "the kernel has the plan");
         Ok(())
+    }
+
+    /// Tells how the kernel sends to each peer, where that is other than was told.
+    fn tell_ways(&mut self) {
+        let failures = self.xfrm.as_ref().map(Xfrm::failures);
+        let way = |(peer, planned): (&PeerName, &PlannedPeer)| {
+            let spi = match &planned.protection {
+                Protection::Clear => None,
+                Protection::Esp(esp) => Some(esp.send.as_ref()?.spi),
+            };
+            let error = failures.and_then(|failures| failures.get(peer)).cloned();
+            Some((*peer, Way { remote: planned.remote, spi, error }))
+        };
+        let ways: BTreeMap<_, _> = self.plan.peers.iter().filter_map(way).collect();
+        for (&peer, way) in ways.iter().filter(|(peer, way)| self.ways.get(peer) != Some(way)) {
+            let Way { remote, spi, error } = way.clone();
+            self.tell(Input::FastInstalled { peer, remote, spi, error });
+        }
+        self.ways = ways;
     }
 
     fn inspect(&mut self) -> Result<(), HostError> {

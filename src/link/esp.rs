@@ -3,8 +3,8 @@
 //! ```text
 //!   receiver                                                        sender
 //!   new session: choose SPIs, ask the kernel to receive
-//!   the kernel does ────────── Offer(session, SPI, lanes) ────────▶ derive the same keys, seal with them from now on
-//!   the old ones receive on for 90 s ◀────────── Taken(SPI) ─────── (until it comes, the offer is repeated)
+//!   the kernel does ────────── Offer(session, SPI, lanes) ────────▶ derive the same keys, ask the kernel to seal with them
+//!   the old ones receive on for 90 s ◀────────── Taken(SPI) ─────── the kernel does (until then, the offer is repeated)
 //! ```
 //! So nothing is sealed with what the other kernel cannot open, and nothing in place: each set has an SPI and keys that no
 //! other has. A set that was sealed with is never installed again, whatever becomes of the kernel's: its counter, which is
@@ -65,6 +65,13 @@ struct Receiving {
     offer_at: Time,
 }
 
+#[derive(Clone, Debug)]
+struct Sending {
+    set: SaSet,
+    /// The kernel seals with it.
+    is_installed: bool,
+}
+
 /// What a node brings to each set.
 #[derive(Clone, Copy, Debug)]
 pub struct Ends {
@@ -93,8 +100,9 @@ pub struct Offer {
 #[derive(Clone, Debug, Default)]
 pub struct Esp {
     receiving: Vec<Receiving>,
-    sending: Option<SaSet>,
-    before: Option<(SaSet, Time)>,
+    sending: Option<Sending>,
+    /// What was sealed with until the newest came, and since when the kernel seals with that instead.
+    before: Option<(SaSet, Option<Time>)>,
     /// SPIs of the sets that we sealed with last, the newest at the end: an offer that comes late revives none of them.
     used: VecDeque<u32>,
     tries: u32,
@@ -106,18 +114,23 @@ impl Esp {
     /// What the kernel shall have.
     pub fn plan(&self) -> EspPlan {
         EspPlan {
-            send: self.sending.clone(),
+            send: self.sending.as_ref().map(|sending| sending.set.clone()),
             send_before: self.before.as_ref().map(|(set, _)| set.clone()),
             receive: self.receiving.iter().map(|receiving| receiving.set.clone()).collect(),
         }
     }
 
-    /// Whether both directions have keys that the other side has too.
-    pub fn is_ready(&self) -> bool {
-        self.sending.is_some() && self.receiving.iter().any(|receiving| receiving.stage != Stage::Wanted)
+    /// Whether the kernel seals, by the newest keys or those before.
+    pub fn is_sealing(&self) -> bool {
+        self.sending.as_ref().is_some_and(|sending| sending.is_installed || self.before.is_some())
     }
 
-    /// Why there is nothing to receive with, in words; None if there is.
+    /// Whether both directions have keys that the other side has too, in both kernels.
+    pub fn is_ready(&self) -> bool {
+        self.is_sealing() && self.receiving.iter().any(|receiving| receiving.stage != Stage::Wanted)
+    }
+
+    /// Why the kernel does not take our sets, in words; None if it does.
     pub fn refused(&self) -> Option<&str> {
         self.refused.as_deref()
     }
@@ -161,7 +174,7 @@ impl Esp {
 
     /// The kernel lost the set that we seal with: it is not installed again. Returns whether it was in use.
     pub fn lost(&mut self, spi: u32) -> bool {
-        let was_used = self.sending.as_ref().is_some_and(|set| set.spi == spi);
+        let was_used = self.sending() == Some(spi);
         if was_used {
             self.sending = None;
         }
@@ -170,11 +183,31 @@ impl Esp {
 
     /// The SPI of the set that we seal with.
     pub fn sending(&self) -> Option<u32> {
-        self.sending.as_ref().map(|set| set.spi)
+        self.sending.as_ref().map(|sending| sending.set.spi)
+    }
+
+    /// Whether the kernel seals with the set of this SPI.
+    pub fn seals_with(&self, spi: u32) -> bool {
+        self.sending.as_ref().is_some_and(|sending| sending.is_installed && sending.set.spi == spi)
+    }
+
+    /// The kernel seals with the set of this SPI, or says why not. Returns whether the peer is to be told that it does.
+    pub fn sealing(&mut self, spi: u32, error: Option<&str>, now: Time) -> bool {
+        let Some(sending) = self.sending.as_mut().filter(|sending| sending.set.spi == spi) else { return false };
+        if let Some(error) = error {
+            self.refused = Some(error.to_owned());
+            return false;
+        }
+        self.refused = None;
+        sending.is_installed = true;
+        if let Some((_, since)) = &mut self.before {
+            since.get_or_insert(now);
+        }
+        true
     }
 
     /// The peer receives with a set of its own that comes from `source`: seal with it. Returns whether the plan changed.
-    pub fn offered(&mut self, offer: Offer, source: Source<'_>, ends: Ends, now: Time) -> bool {
+    pub fn offered(&mut self, offer: Offer, source: Source<'_>, ends: Ends) -> bool {
         if self.used.contains(&offer.spi) {
             return false;
         }
@@ -183,7 +216,9 @@ impl Esp {
         }
         self.used.push_back(offer.spi);
         let set = derive(source.exporter, ends.peer, ends.peer_address, offer.spi, offer.lanes);
-        self.before = self.sending.replace(set).map(|set| (set, now));
+        let before = self.sending.replace(Sending { set, is_installed: false }).filter(|before| before.is_installed);
+        // One that the kernel never had is passed over.
+        self.before = before.map(|before| (before.set, None)).or_else(|| self.before.take());
         true
     }
 
@@ -209,7 +244,7 @@ impl Esp {
             Stage::Wanted | Stage::Offered | Stage::Taken => true,
         });
         let had_before = self.before.is_some();
-        self.before = self.before.take().filter(|(_, since)| now.since(*since) < SEAL_ON);
+        self.before = self.before.take().filter(|(_, since)| since.is_none_or(|since| now.since(since) < SEAL_ON));
         count != self.receiving.len() || had_before != self.before.is_some()
     }
 
@@ -236,7 +271,7 @@ impl Esp {
             Stage::Superseded(since) => Some(since + RECEIVE_ON),
             Stage::Wanted | Stage::Offered | Stage::Taken => None,
         });
-        let before = self.before.as_ref().map(|(_, since)| *since + SEAL_ON);
+        let before = self.before.as_ref().and_then(|(_, since)| Some((*since)? + SEAL_ON));
         superseded.chain(before).min()
     }
 
@@ -246,7 +281,7 @@ impl Esp {
         self.receiving.retain(|receiving| receiving.set.destination == ends.own_address);
         let is_foreign = |set: &SaSet| set.destination != ends.peer_address;
         let had = self.sending.is_some();
-        self.sending = self.sending.take().filter(|set| !is_foreign(set));
+        self.sending = self.sending.take().filter(|sending| !is_foreign(&sending.set));
         self.before = self.before.take().filter(|(set, _)| !is_foreign(set));
         count != self.receiving.len() || had != self.sending.is_some()
     }

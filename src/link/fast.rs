@@ -1,8 +1,8 @@
 //! The fast datapath of one link: what both ends can do, the keys for it, the heartbeats through it, and whether it carries.
 //!
 //! ```text
-//!   Hello both ways ──▶ protection agreed ──▶ keys in both kernels ──▶ heartbeats proven ──▶ carries
-//!                       (clear, or ESP)        (ESP only)                   ▲                   │
+//!   Hello both ways ──▶ protection agreed ──▶ in both kernels ──▶ heartbeats proven ──▶ carries
+//!                       (clear, or ESP)        (keys, policies)             ▲                   │
 //!                                                                           └── 3 s of proof ───┘ proven dead, and another
 //!                                                                                                 method answers
 //! ```
@@ -86,6 +86,10 @@ pub struct Fast {
     /// The MTU of the peer's containers; 0 while it is not known.
     peer_mtu: u16,
     esp: Esp,
+    /// The kernel sends to this address in clear.
+    clear_to: Option<IpAddr>,
+    /// Why it does not as planned.
+    refused: Option<String>,
     beats: Heartbeats,
     heard: [Option<Time>; 2],
     carries: bool,
@@ -105,6 +109,8 @@ impl Fast {
             theirs: None,
             peer_mtu: 0,
             esp: Esp::default(),
+            clear_to: None,
+            refused: None,
             beats: Heartbeats::new(now),
             heard: [None; 2],
             carries: false,
@@ -169,7 +175,7 @@ impl Fast {
             Ok(Agreed::Esp) => Protection::Esp(Box::new(self.esp.plan())),
             // What carries goes on while it is kept, under the protection that it had.
             Err(_) if self.carries && self.esp.is_ready() => Protection::Esp(Box::new(self.esp.plan())),
-            Err(_) if self.carries && !config.secret => Protection::Clear,
+            Err(_) if self.carries && self.clear_to.is_some() => Protection::Clear,
             Err(_) => return None,
         };
         Some(PlannedPeer { remote, carries: self.carries, protection })
@@ -184,9 +190,8 @@ impl Fast {
             Err(why) => return Some(why),
             Ok(agreed) => agreed,
         };
-        if agreed == Agreed::Esp && !self.esp.is_ready() {
-            let refused = self.esp.refused().map(|why| format!("the kernel takes no ESP state: {why}"));
-            return Some(refused.unwrap_or_else(|| "keys for ESP are being agreed".to_owned()));
+        if !self.is_usable(config) {
+            return Some(self.unready(agreed));
         }
         let refused =
             config.refused.as_ref().filter(|(_, at)| agreed == Agreed::Esp && now.since(*at) < REFUSED_LATELY);
@@ -248,13 +253,31 @@ impl Fast {
         self.esp.lost(spi)
     }
 
-    /// The peer offered a set to seal with, of `source`. Returns whether it is to be told that we took it.
+    /// The kernel sends to this address by the set of this SPI, or in clear; or says why not. Returns the SPI of a set that the
+    /// peer is to be told of as taken.
+    pub fn sends(&mut self, remote: IpAddr, spi: Option<u32>, error: Option<&str>, now: Time) -> Option<u32> {
+        match spi {
+            Some(spi) => Some(spi).filter(|spi| self.esp.sealing(*spi, error, now)),
+            None => {
+                self.clear_to = Some(remote).filter(|_| error.is_none());
+                self.refused = error.map(str::to_owned);
+                None
+            }
+        }
+    }
+
+    /// Whether the kernel sends to the peer, so that heartbeats and their echoes leave.
+    pub fn is_sending(&self) -> bool {
+        self.esp.is_sealing() || self.is_clear()
+    }
+
+    /// The peer offered a set to seal with, of `source`. Returns whether it is to be told at once that we took it.
     pub fn offered(&mut self, offer: Offer, source: Source<'_>, config: &FastConfig, now: Time) -> bool {
         let Some(ends) = self.ends(config) else { return false };
-        if self.esp.offered(offer, source, ends, now) {
+        if self.esp.offered(offer, source, ends) {
             self.hello_at = now;
         }
-        self.esp.sending() == Some(offer.spi)
+        self.esp.seals_with(offer.spi)
     }
 
     /// The peer seals with a set of ours.
@@ -298,6 +321,10 @@ impl Fast {
     ) -> bool {
         self.beats.handle_timeout(now);
         self.esp.handle_timeout(now);
+        if !self.carries && self.agreed(config) != Ok(Agreed::Clear) {
+            // The plan has no such peer now: when it has again, the kernel will tell anew.
+            self.clear_to = None;
+        }
         if self.is_back(others, now) {
             self.hold_until = None;
             self.beats.forgive(now);
@@ -375,7 +402,7 @@ impl Fast {
         self.take(false, why, now);
         self.theirs = None;
         self.told = None;
-        self.esp = Esp::default();
+        (self.esp, self.clear_to, self.refused) = (Esp::default(), None, None);
         self.beats.restart(now);
     }
 
@@ -445,9 +472,27 @@ impl Fast {
 
     fn is_usable(&self, config: &FastConfig) -> bool {
         match self.agreed(config) {
-            Ok(Agreed::Clear) => true,
+            Ok(Agreed::Clear) => self.is_clear(),
             Ok(Agreed::Esp) => self.esp.is_ready(),
             Err(_) => false,
+        }
+    }
+
+    fn is_clear(&self) -> bool {
+        self.clear_to.is_some() && self.clear_to == self.remote
+    }
+
+    /// Why nothing is sent although both ends agree how.
+    fn unready(&self, agreed: Agreed) -> String {
+        match agreed {
+            Agreed::Clear => match &self.refused {
+                Some(why) => format!("the kernel does not do as planned: {why}"),
+                None => "the kernel is being told of the peer".to_owned(),
+            },
+            Agreed::Esp => match self.esp.refused() {
+                Some(why) => format!("the kernel takes no ESP state: {why}"),
+                None => "keys for ESP are being agreed".to_owned(),
+            },
         }
     }
 

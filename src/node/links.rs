@@ -346,7 +346,9 @@ impl Links {
                     (Origin::Fast, _) => link.fast.heard(len > SMALL_LEN, now),
                     (Origin::Direct(_), None) | (Origin::Relayed(_), _) => {}
                 }
-                self.send(peer, origin, Message::Echo { token }, SMALL_LEN);
+                if origin != Origin::Fast || link.fast.is_sending() {
+                    self.send(peer, origin, Message::Echo { token }, SMALL_LEN);
+                }
             }
             (Message::Echo { token }, Origin::Direct(from)) => {
                 let change = link.direct.as_mut().and_then(|direct| direct.echoed(from, token, now));

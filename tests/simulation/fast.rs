@@ -33,7 +33,15 @@ fn carried(count: usize, adjust: impl Fn(&mut NodeConfig, HostId)) -> Mesh {
     let took = mesh.sim.run_until(20 * SECOND, |sim| all.iter().all(|id| is_all_fast(sim, *id)));
     assert!(took.is_some(), "{:#?}", mesh.sim.report(0));
     mesh.sim.run(2 * SECOND);
+    expect_nothing_refused(&mesh);
     mesh
+}
+
+/// Nothing was sent that the kernel there, or the other, would not have.
+fn expect_nothing_refused(mesh: &Mesh) {
+    for id in everybody(mesh) {
+        assert_eq!(mesh.sim.refused(id), 0, "host {id}");
+    }
 }
 
 fn ready(sim: &mut Simulation, id: HostId, no_esp: Option<&str>) {
@@ -204,6 +212,7 @@ fn not_a_frame_is_lost_by_new_keys() {
     let (lost, _) = talk(&mut mesh, [0, 1], 2500 * SECOND);
     assert!(mesh.sim.report(0).counters["rekeys"] - before >= 20);
     assert_eq!(lost, 0);
+    expect_nothing_refused(&mesh);
 }
 
 #[test]
@@ -230,6 +239,7 @@ fn frames_go_on_while_a_router_is_killed_or_stopped_and_started_anew() {
             let (lost, _) = talk(&mut mesh, [0, 1], 60 * SECOND);
             assert_eq!(lost, 0, "when it is back, round {round}, stops {stops}");
             assert!(is_all_fast(&mesh.sim, 0) && is_all_fast(&mesh.sim, 1), "{:#?}", mesh.sim.report(0));
+            expect_nothing_refused(&mesh);
         }
     }
 }

@@ -62,8 +62,10 @@ fn one_way(
     receiver.installed(spi, None, now);
     let offer = receiver.poll_offer(now).unwrap();
     assert_eq!((offer.session, offer.spi), (at_sender.remote, spi));
-    assert!(sender.offered(offer, at_sender, sender_ends, now));
-    assert!(!sender.offered(offer, at_sender, sender_ends, now), "a repeated offer changes nothing");
+    assert!(sender.offered(offer, at_sender, sender_ends));
+    assert!(!sender.offered(offer, at_sender, sender_ends), "a repeated offer changes nothing");
+    assert!(!sender.seals_with(spi), "not before the kernel does");
+    assert!(sender.sealing(spi, None, now) && sender.seals_with(spi));
     receiver.taken(spi, now);
     assert_eq!(receiver.poll_offer(now + OFFER_INTERVAL), None);
 }
@@ -150,4 +152,28 @@ fn what_the_kernel_lost_is_not_sealed_with_again() {
     let spi = pair.a.sending().unwrap();
     assert!(pair.a.lost(spi) && !pair.a.is_ready());
     assert!(!pair.a.lost(spi));
+}
+
+#[test]
+fn nothing_is_ready_before_the_kernel_seals_and_the_old_keys_serve_until_it_does() {
+    let mut pair = Pair::new();
+    pair.exchange();
+    let first = pair.a.sending().unwrap();
+    let source = Source { local: 20, remote: 21, exporter: &pair.key };
+    let offer = |spi| Offer { session: 21, spi, lanes: 1 };
+    assert!(pair.a.offered(offer(0x1000), source, A));
+    assert!(pair.a.is_ready(), "by the keys before");
+    assert!(!pair.a.handle_timeout(pair.now + SEAL_ON * 9), "which stay");
+    // Another comes before the kernel has had that one.
+    assert!(pair.a.offered(offer(0x2000), source, A));
+    assert_eq!(pair.a.plan().send_before.unwrap().spi, first);
+    assert!(!pair.a.sealing(0x1000, None, pair.now), "an answer that comes late");
+    assert!(!pair.a.sealing(0x2000, Some("no memory"), pair.now) && pair.a.refused() == Some("no memory"));
+    assert!(pair.a.sealing(0x2000, None, pair.now) && pair.a.refused().is_none());
+    assert!(pair.a.handle_timeout(pair.now + SEAL_ON));
+
+    let mut new = Esp::default();
+    assert!(new.offered(offer(0x1000), source, A));
+    assert!(!new.is_sealing());
+    assert!(new.sealing(0x1000, None, pair.now) && new.is_sealing());
 }

@@ -49,6 +49,13 @@ impl Bench {
         bench
     }
 
+    /// The kernel does as planned, and says so.
+    fn kernel_obeys(&mut self) {
+        if let Some(PlannedPeer { remote, protection: Protection::Clear, .. }) = self.fast.plan(&self.config) {
+            self.fast.sends(remote, None, None, self.now);
+        }
+    }
+
     /// Lets time pass; whether it carried all the while.
     fn run(&mut self, span: Duration) -> bool {
         let end = self.now + span;
@@ -59,6 +66,7 @@ impl Bench {
             }
             let others = Others { sleeve_answered: self.sleeve_answered, relay: false };
             self.fast.handle_timeout(&self.config, None, others, self.now, &self.entropy);
+            self.kernel_obeys();
             while let Some(next) = self.fast.poll(&self.config, self.now, &self.entropy) {
                 if let ToSend::Heartbeat(token, _) = next
                     && self.by_fast
@@ -150,6 +158,7 @@ fn each_obstacle_is_named() {
         let mut hello = hello();
         change(&mut bench, &mut hello);
         bench.fast.greeted(hello, bench.now);
+        bench.kernel_obeys();
         bench.fast.obstacle(&bench.config, bench.now).unwrap()
     };
     for (change, word) in [
@@ -179,6 +188,28 @@ fn each_obstacle_is_named() {
     assert!(bench.fast.obstacle(&bench.config, bench.now).unwrap().contains("has not said"));
     bench = Bench::carrying();
     assert_eq!(bench.fast.obstacle(&bench.config, bench.now), None);
+}
+
+#[test]
+fn nothing_is_sent_before_the_kernel_does_as_planned() {
+    let mut bench = Bench::new();
+    bench.fast.greeted(hello(), bench.now);
+    let mut sent = Vec::new();
+    let mut send = |bench: &mut Bench| {
+        let others = Others { sleeve_answered: None, relay: false };
+        bench.fast.handle_timeout(&bench.config, None, others, bench.now, &bench.entropy);
+        sent.extend(std::iter::from_fn(|| bench.fast.poll(&bench.config, bench.now, &bench.entropy)));
+        sent.iter().any(|sent| matches!(sent, ToSend::Heartbeat(..)))
+    };
+    assert!(!send(&mut bench) && !bench.fast.is_sending());
+    assert_eq!(bench.fast.obstacle(&bench.config, bench.now).unwrap(), "the kernel is being told of the peer");
+    let remote = bench.fast.remote().unwrap();
+    bench.fast.sends("10.0.0.9".parse().unwrap(), None, None, bench.now);
+    assert!(!send(&mut bench), "that was another address");
+    bench.fast.sends(remote, None, Some("a policy of others"), bench.now);
+    assert!(!send(&mut bench) && bench.fast.obstacle(&bench.config, bench.now).unwrap().contains("a policy of others"));
+    bench.fast.sends(remote, None, None, bench.now);
+    assert!(send(&mut bench) && bench.fast.is_sending());
 }
 
 #[test]

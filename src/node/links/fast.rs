@@ -54,6 +54,22 @@ impl Links {
         }
     }
 
+    /// The kernel sends to a peer at this address by the set of this SPI, or in clear; or says why not.
+    pub(in crate::node) fn fast_installed(
+        &mut self,
+        peer: PeerName,
+        (remote, spi): (IpAddr, Option<u32>),
+        error: Option<&str>,
+        now: Time,
+    ) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        if let Some(spi) = link.fast.sends(remote, spi, error, now) {
+            self.send(peer, Origin::Relayed(peer), Message::Taken { spi }, 0);
+        }
+        self.service(peer, now);
+        self.touch(peer, now);
+    }
+
     /// A set that we seal with is worn, or lost: both want new keys.
     pub(in crate::node) fn esp_ended(&mut self, spi: u32, lost: bool, now: Time) {
         let Some((&peer, link)) = self.links.iter_mut().find(|(_, link)| link.fast.seals_with(spi)) else { return };
