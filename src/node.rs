@@ -190,6 +190,9 @@ impl Node {
                 self.advert.soon(now);
             }
             Input::EspInstalled { peer, spi, error } => self.links.esp_installed(peer, spi, error.as_deref(), now),
+            Input::FastInstalled { peer, remote, spi, error } => {
+                self.links.fast_installed(peer, (remote, spi), error.as_deref(), now);
+            }
             Input::PacketsRefused(why) => self.links.fast.refused = Some((why, now)),
             Input::EspEnded { spi, lost } => self.links.esp_ended(spi, lost, now),
             Input::LocalAddresses(addresses) => {

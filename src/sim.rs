@@ -6,23 +6,26 @@
 
 mod host;
 mod kernel;
+mod nat;
 mod network;
 
 use std::{
     collections::{BTreeMap, VecDeque},
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use host::{Host, Outbox};
 use kernel::Kernel;
+pub use nat::Nat;
 pub use network::Network;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
     api::Report,
     entropy::Entropy,
-    fastdp::SaSet,
+    fastdp::{Plan, SaSet},
     id::{ConnId, Mac, PeerName},
     node::{
         Node, NodeConfig,
@@ -37,6 +40,9 @@ use crate::{
 const TCP_GIVES_UP: Duration = Duration::from_secs(10);
 const DIAL_GIVES_UP: Duration = Duration::from_secs(5);
 
+/// The port for ESP in UDP of every host.
+const ENCAP_PORT: u16 = crate::wire::DEFAULT_PORT + 2;
+
 /// How long a kernel takes to do what is planned.
 const KERNEL_DELAY: Duration = Duration::from_millis(1);
 
@@ -50,10 +56,14 @@ enum Happening {
     Wake,
     /// A UDP datagram arrives.
     Datagram { from: SocketAddr, bytes: Vec<u8> },
+    /// One arrives at the port for ESP in UDP that is not ESP.
+    Encap { from: SocketAddr, bytes: Vec<u8> },
     /// Something happens on TCP.
     Tcp(Input),
     /// A packet arrives by the fast datapath: from the host, sealed so.
     Fast { from: HostId, seal: Option<SaSet>, content: FastContent },
+    /// The kernel has done what a router, the one started then, planned.
+    Planned { by: Time, plan: Arc<Plan> },
     /// A dial arrives from another host's connection.
     Dialled { by: HostId, conn: ConnId },
 }
@@ -169,6 +179,11 @@ impl Simulation {
         self.hosts[id].kernel.peers()
     }
 
+    /// How many packets of the fast datapath the kernel of host `id` would not send, or not open.
+    pub fn refused(&self, id: HostId) -> u64 {
+        self.hosts[id].kernel.refused
+    }
+
     /// Takes the frames that came out of host `id`'s TAP since last asked.
     pub fn take_frames(&mut self, id: HostId) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.hosts[id].delivered)
@@ -220,6 +235,11 @@ impl Simulation {
                 self.handle(id, Input::Timeout);
             }
             Happening::Datagram { from, bytes } => self.datagram_in(id, from, bytes),
+            Happening::Encap { from, bytes } => {
+                let origin = Origin::Encap { from, to: self.hosts[id].address };
+                self.handle(id, Input::Datagram { origin, bytes });
+            }
+            Happening::Planned { by, plan } => self.planned_by(id, by, &plan),
             Happening::Fast { from, seal, content } => self.fast_in(id, from, seal.as_ref(), content),
             Happening::Tcp(input) => {
                 let conns = &mut self.hosts[id].conns;
@@ -269,22 +289,43 @@ impl Simulation {
             },
             Output::Forwarding(forwarding) => self.hosts[id].forwarding = forwarding,
             Output::Plan(plan) => {
-                for (peer, spi) in self.hosts[id].kernel.apply(&plan) {
-                    let installed = Input::EspInstalled { peer, spi, error: None };
-                    self.schedule(KERNEL_DELAY, id, Happening::Tcp(installed));
-                }
+                let by = self.hosts[id].born;
+                self.schedule(KERNEL_DELAY, id, Happening::Planned { by, plan });
             }
             Output::Heartbeat { to, bytes } => {
                 self.hosts[id].count_sent(bytes.len());
                 self.fast_out(id, to, FastContent::Heartbeat(bytes));
             }
+            Output::Encap { to, bytes } => self.encap_out(id, to, bytes),
             Output::Event(event) => self.hosts[id].remember(event),
         }
     }
 
+    /// A kernel that was told does it, also when the router is gone meanwhile; not when there is another.
+    fn planned_by(&mut self, id: HostId, by: Time, plan: &Plan) {
+        if self.hosts[id].born != by {
+            return;
+        }
+        for told in self.hosts[id].kernel.apply(plan) {
+            self.handle(id, told);
+        }
+    }
+
     fn fast_out(&mut self, id: HostId, to: PeerName, content: FastContent) {
-        let Some(seal) = self.hosts[id].kernel.seal(to) else { return };
-        let Some(other) = self.hosts.iter().position(|host| host.name == to) else { return };
+        let Some(seal) = self.hosts[id].kernel.seal(to) else {
+            self.hosts[id].kernel.refused += 1;
+            return;
+        };
+        let encap = seal.as_ref().and_then(|set| set.encap);
+        let other = match encap {
+            Some((ours, theirs)) => self.network.udp(id, ours, theirs, &self.hosts).map(|(other, _)| other),
+            // A NAT translates what has ports.
+            None => {
+                let other = self.hosts.iter().position(|host| host.name == to);
+                other.filter(|other| !self.network.is_behind_nat(id) && !self.network.is_behind_nat(*other))
+            }
+        };
+        let Some(other) = other else { return };
         let (len, is_heartbeat) = match &content {
             FastContent::Heartbeat(bytes) => (bytes.len(), true),
             FastContent::Frame(bytes) => (bytes.len(), false),
@@ -295,7 +336,13 @@ impl Simulation {
     }
 
     fn fast_in(&mut self, id: HostId, from: HostId, seal: Option<&SaSet>, content: FastContent) {
+        // The socket that takes ESP in UDP is the router's.
+        if self.hosts[id].is_dead && seal.is_some_and(|set| set.encap.is_some()) {
+            return;
+        }
         if !self.hosts[id].kernel.opens(self.hosts[from].name, seal) {
+            // What is in clear may come before this end has heard that the other trusts it.
+            self.hosts[id].kernel.refused += u64::from(seal.is_some());
             return;
         }
         match content {
@@ -326,15 +373,25 @@ impl Simulation {
 
     fn datagram_out(&mut self, id: HostId, to: SocketAddr, bytes: Vec<u8>) {
         self.hosts[id].count_sent(bytes.len());
-        let Some(other) = self.host_at(to) else { return };
+        let own = SocketAddr::new(self.hosts[id].address, crate::wire::DEFAULT_PORT);
+        let Some((other, from)) = self.network.udp(id, own, to, &self.hosts) else { return };
         if let Some(delay) = self.network.datagram(id, other, bytes.len(), &mut self.rng) {
-            let from = SocketAddr::new(self.hosts[id].address, crate::wire::DEFAULT_PORT);
             self.schedule(delay, other, Happening::Datagram { from, bytes });
         }
     }
 
+    fn encap_out(&mut self, id: HostId, to: SocketAddr, bytes: Vec<u8>) {
+        let own = SocketAddr::new(self.hosts[id].address, ENCAP_PORT);
+        let Some((other, from)) = self.network.udp(id, own, to, &self.hosts) else { return };
+        if let Some(delay) = self.network.fast(id, other, bytes.len(), false, &mut self.rng) {
+            self.schedule(delay, other, Happening::Encap { from, bytes });
+        }
+    }
+
     fn dial(&mut self, id: HostId, conn: ConnId, target: &Target) {
-        let other = target.host().parse().ok().and_then(|ip| self.host_at(SocketAddr::new(ip, 0)));
+        let other = target.host().parse().ok().and_then(|ip| host_at(ip, &self.hosts));
+        // Nobody is reached behind a NAT, nor by what it shows.
+        let other = other.filter(|other| !self.network.is_behind_nat(*other));
         match other {
             Some(other) if self.network.stream(id, other).is_some() => {
                 let delay = self.network.stream(id, other).unwrap_or_default();
@@ -354,7 +411,7 @@ impl Simulation {
         let remote = SocketAddr::new(self.hosts[id].address, port);
         self.schedule(delay, by, Happening::Tcp(Input::Connected { conn: theirs, remote }));
         // An ephemeral port, as a real dialler has: nobody listens there.
-        let remote = SocketAddr::new(self.hosts[by].address, 40_000);
+        let remote = SocketAddr::new(self.network.shown(by).unwrap_or(self.hosts[by].address), 40_000);
         self.handle(id, Input::Accepted { conn: ours, remote });
     }
 
@@ -379,12 +436,6 @@ impl Simulation {
         last.since(self.now)
     }
 
-    fn host_at(&self, address: SocketAddr) -> Option<HostId> {
-        let IpAddr::V4(ip) = address.ip() else { return None };
-        let [10, 0, high, low] = ip.octets() else { return None };
-        usize::from(u16::from_be_bytes([high, low])).checked_sub(1).filter(|id| *id < self.hosts.len())
-    }
-
     fn schedule_wake(&mut self, id: HostId) {
         let Some(deadline) = self.hosts[id].node.deadline() else { return };
         // A clock that runs fast or slow never wakes too early: a microsecond later is soon enough.
@@ -403,6 +454,13 @@ impl Simulation {
         self.decided += 1;
         self.agenda.insert((self.now + delay, self.decided), (id, happening));
     }
+}
+
+/// The host with this address of its own.
+fn host_at(address: IpAddr, hosts: &[Host]) -> Option<HostId> {
+    let IpAddr::V4(ip) = address else { return None };
+    let [10, 0, high, low] = ip.octets() else { return None };
+    usize::from(u16::from_be_bytes([high, low])).checked_sub(1).filter(|id| *id < hosts.len())
 }
 
 fn closed(conn: ConnId, reason: &str) -> Input {

@@ -3,8 +3,8 @@
 //! ```text
 //!   receiver                                                        sender
 //!   new session: choose SPIs, ask the kernel to receive
-//!   the kernel does ────────── Offer(session, SPI, lanes) ────────▶ derive the same keys, seal with them from now on
-//!   the old ones receive on for 90 s ◀────────── Taken(SPI) ─────── (until it comes, the offer is repeated)
+//!   the kernel does ────────── Offer(session, SPI, lanes) ────────▶ derive the same keys, ask the kernel to seal with them
+//!   the old ones receive on for 90 s ◀────────── Taken(SPI) ─────── the kernel does (until then, the offer is repeated)
 //! ```
 //! So nothing is sealed with what the other kernel cannot open, and nothing in place: each set has an SPI and keys that no
 //! other has. A set that was sealed with is never installed again, whatever becomes of the kernel's: its counter, which is
@@ -12,7 +12,11 @@
 //!
 //! The sets outlive the sessions they came from, and the peer's router: kernels go on while routers are replaced.
 
-use std::{collections::VecDeque, net::IpAddr, time::Duration};
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use crate::{
     crypto::{kdf, session::Key},
@@ -61,8 +65,17 @@ enum Stage {
 struct Receiving {
     set: SaSet,
     session: u32,
+    /// Where the peer sends to by ESP in UDP: our address as it sees it.
+    seen: Option<SocketAddr>,
     stage: Stage,
     offer_at: Time,
+}
+
+#[derive(Clone, Debug)]
+struct Sending {
+    set: SaSet,
+    /// The kernel seals with it.
+    is_installed: bool,
 }
 
 /// What a node brings to each set.
@@ -72,10 +85,36 @@ pub struct Ends {
     pub own: PeerName,
     /// The peer's name.
     pub peer: PeerName,
-    /// Our address on the underlay, as the peer sends to it.
+    /// Our address on the underlay, by which packets come to us.
     pub own_address: IpAddr,
-    /// The peer's.
+    /// The peer's, by which ours go.
     pub peer_address: IpAddr,
+    /// What a NAT makes of ESP in UDP between them; None without one.
+    pub encap: Option<EncapEnds>,
+}
+
+/// The two ends of ESP in UDP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EncapEnds {
+    /// Ours.
+    pub ours: SocketAddr,
+    /// The peer's as we see it.
+    pub theirs: SocketAddr,
+    /// Ours as the peer sees it.
+    pub seen: SocketAddr,
+}
+
+impl Ends {
+    /// What a state says of ESP in UDP.
+    fn encap(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.encap.map(|encap| (encap.ours, encap.theirs))
+    }
+
+    /// Whether the kernel takes what the peer sends by this set. Its port may change: the kernel does not look at that.
+    fn reach(&self, set: &SaSet) -> bool {
+        let whence = |encap: Option<(SocketAddr, SocketAddr)>| encap.map(|(ours, theirs)| (ours, theirs.ip()));
+        set.destination == self.own_address && whence(set.encap) == whence(self.encap())
+    }
 }
 
 /// An offer to be sent.
@@ -87,14 +126,17 @@ pub struct Offer {
     pub spi: u32,
     /// How many lanes.
     pub lanes: u8,
+    /// For ESP in UDP, which both ends have to agree on.
+    pub in_udp: bool,
 }
 
 /// All sets of one link.
 #[derive(Clone, Debug, Default)]
 pub struct Esp {
     receiving: Vec<Receiving>,
-    sending: Option<SaSet>,
-    before: Option<(SaSet, Time)>,
+    sending: Option<Sending>,
+    /// What was sealed with until the newest came, and since when the kernel seals with that instead.
+    before: Option<(SaSet, Option<Time>)>,
     /// SPIs of the sets that we sealed with last, the newest at the end: an offer that comes late revives none of them.
     used: VecDeque<u32>,
     tries: u32,
@@ -106,18 +148,23 @@ impl Esp {
     /// What the kernel shall have.
     pub fn plan(&self) -> EspPlan {
         EspPlan {
-            send: self.sending.clone(),
+            send: self.sending.as_ref().map(|sending| sending.set.clone()),
             send_before: self.before.as_ref().map(|(set, _)| set.clone()),
             receive: self.receiving.iter().map(|receiving| receiving.set.clone()).collect(),
         }
     }
 
-    /// Whether both directions have keys that the other side has too.
-    pub fn is_ready(&self) -> bool {
-        self.sending.is_some() && self.receiving.iter().any(|receiving| receiving.stage != Stage::Wanted)
+    /// Whether the kernel seals, by the newest keys or those before.
+    pub fn is_sealing(&self) -> bool {
+        self.sending.as_ref().is_some_and(|sending| sending.is_installed || self.before.is_some())
     }
 
-    /// Why there is nothing to receive with, in words; None if there is.
+    /// Whether both directions have keys that the other side has too, in both kernels.
+    pub fn is_ready(&self) -> bool {
+        self.is_sealing() && self.receiving.iter().any(|receiving| receiving.stage != Stage::Wanted)
+    }
+
+    /// Why the kernel does not take our sets, in words; None if it does.
     pub fn refused(&self) -> Option<&str> {
         self.refused.as_deref()
     }
@@ -126,13 +173,15 @@ impl Esp {
     /// Returns whether the plan changed.
     pub fn renew(&mut self, source: Source<'_>, ends: Ends, lanes: u8, now: Time, entropy: &Entropy) -> bool {
         let mut changed = self.drop_foreign(ends);
-        let fits =
-            |receiving: &Receiving| receiving.session == source.local && receiving.set.destination == ends.own_address;
+        let seen = ends.encap.map(|encap| encap.seen);
+        let fits = |receiving: &Receiving| receiving.session == source.local && receiving.seen == seen;
         if !self.receiving.iter().any(fits) && self.tries < TRIES_MAX {
             // SPIs up to 255 are reserved (RFC 4303 §2.1).
             let spi = (u32::from_le_bytes(entropy.array()) | 0x100) & !u32::from(LANES_MAX - 1);
-            let set = derive(source.exporter, ends.own, ends.own_address, spi, lanes);
-            self.receiving.push(Receiving { set, session: source.local, stage: Stage::Wanted, offer_at: now });
+            let mut set = derive(source.exporter, ends.own, ends.own_address, spi, lanes);
+            set.encap = ends.encap();
+            let stage = Stage::Wanted;
+            self.receiving.push(Receiving { set, session: source.local, seen, stage, offer_at: now });
             changed = true;
         }
         changed
@@ -161,7 +210,7 @@ impl Esp {
 
     /// The kernel lost the set that we seal with: it is not installed again. Returns whether it was in use.
     pub fn lost(&mut self, spi: u32) -> bool {
-        let was_used = self.sending.as_ref().is_some_and(|set| set.spi == spi);
+        let was_used = self.sending() == Some(spi);
         if was_used {
             self.sending = None;
         }
@@ -170,32 +219,58 @@ impl Esp {
 
     /// The SPI of the set that we seal with.
     pub fn sending(&self) -> Option<u32> {
-        self.sending.as_ref().map(|set| set.spi)
+        self.sending.as_ref().map(|sending| sending.set.spi)
+    }
+
+    /// Whether the kernel seals with the set of this SPI.
+    pub fn seals_with(&self, spi: u32) -> bool {
+        self.sending.as_ref().is_some_and(|sending| sending.is_installed && sending.set.spi == spi)
+    }
+
+    /// The kernel seals with the set of this SPI, or says why not. Returns whether the peer is to be told that it does.
+    pub fn sealing(&mut self, spi: u32, error: Option<&str>, now: Time) -> bool {
+        let Some(sending) = self.sending.as_mut().filter(|sending| sending.set.spi == spi) else { return false };
+        if let Some(error) = error {
+            self.refused = Some(error.to_owned());
+            return false;
+        }
+        self.refused = None;
+        sending.is_installed = true;
+        if let Some((_, since)) = &mut self.before {
+            since.get_or_insert(now);
+        }
+        true
     }
 
     /// The peer receives with a set of its own that comes from `source`: seal with it. Returns whether the plan changed.
-    pub fn offered(&mut self, offer: Offer, source: Source<'_>, ends: Ends, now: Time) -> bool {
-        if self.used.contains(&offer.spi) {
+    pub fn offered(&mut self, offer: Offer, source: Source<'_>, ends: Ends) -> bool {
+        // A NAT that only one end has noticed so far: the other will, and offer anew.
+        if self.used.contains(&offer.spi) || offer.in_udp != ends.encap.is_some() {
             return false;
         }
         if self.used.len() == USED_MAX {
             self.used.pop_front();
         }
         self.used.push_back(offer.spi);
-        let set = derive(source.exporter, ends.peer, ends.peer_address, offer.spi, offer.lanes);
-        self.before = self.sending.replace(set).map(|set| (set, now));
+        let mut set = derive(source.exporter, ends.peer, ends.peer_address, offer.spi, offer.lanes);
+        set.encap = ends.encap();
+        let before = self.sending.replace(Sending { set, is_installed: false }).filter(|before| before.is_installed);
+        // One that the kernel never had is passed over.
+        self.before = before.map(|before| (before.set, None)).or_else(|| self.before.take());
         true
     }
 
     /// The peer seals with this set of ours.
     pub fn taken(&mut self, spi: u32, now: Time) {
-        if !self.receiving.iter().any(|receiving| receiving.set.spi == spi) {
+        let Some(place) = self.receiving.iter().position(|receiving| receiving.set.spi == spi) else { return };
+        if self.receiving.get(place).is_some_and(|taken| matches!(taken.stage, Stage::Superseded(_))) {
             return;
         }
-        for receiving in &mut self.receiving {
-            if receiving.set.spi == spi {
+        for (other, receiving) in self.receiving.iter_mut().enumerate() {
+            let is_older = other < place && !matches!(receiving.stage, Stage::Superseded(_));
+            if other == place {
                 receiving.stage = Stage::Taken;
-            } else if receiving.stage == Stage::Taken {
+            } else if is_older || receiving.stage == Stage::Taken {
                 receiving.stage = Stage::Superseded(now);
             }
         }
@@ -209,7 +284,7 @@ impl Esp {
             Stage::Wanted | Stage::Offered | Stage::Taken => true,
         });
         let had_before = self.before.is_some();
-        self.before = self.before.take().filter(|(_, since)| now.since(*since) < SEAL_ON);
+        self.before = self.before.take().filter(|(_, since)| since.is_none_or(|since| now.since(since) < SEAL_ON));
         count != self.receiving.len() || had_before != self.before.is_some()
     }
 
@@ -221,7 +296,8 @@ impl Esp {
         }
         newest.offer_at = now + OFFER_INTERVAL;
         let lanes = u8::try_from(newest.set.keys.len()).unwrap_or(LANES_MAX);
-        Some(Offer { session: newest.session, spi: newest.set.spi, lanes })
+        let in_udp = newest.set.encap.is_some();
+        Some(Offer { session: newest.session, spi: newest.set.spi, lanes, in_udp })
     }
 
     /// When something is to be done next.
@@ -236,17 +312,17 @@ impl Esp {
             Stage::Superseded(since) => Some(since + RECEIVE_ON),
             Stage::Wanted | Stage::Offered | Stage::Taken => None,
         });
-        let before = self.before.as_ref().map(|(_, since)| *since + SEAL_ON);
+        let before = self.before.as_ref().and_then(|(_, since)| Some((*since)? + SEAL_ON));
         superseded.chain(before).min()
     }
 
     /// What was made for other addresses serves no more: packets to them do not reach us, ours do not reach the peer.
     fn drop_foreign(&mut self, ends: Ends) -> bool {
         let count = self.receiving.len();
-        self.receiving.retain(|receiving| receiving.set.destination == ends.own_address);
-        let is_foreign = |set: &SaSet| set.destination != ends.peer_address;
+        self.receiving.retain(|receiving| ends.reach(&receiving.set));
+        let is_foreign = |set: &SaSet| set.destination != ends.peer_address || set.encap != ends.encap();
         let had = self.sending.is_some();
-        self.sending = self.sending.take().filter(|set| !is_foreign(set));
+        self.sending = self.sending.take().filter(|sending| !is_foreign(&sending.set));
         self.before = self.before.take().filter(|(set, _)| !is_foreign(set));
         count != self.receiving.len() || had != self.sending.is_some()
     }

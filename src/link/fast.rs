@@ -1,11 +1,13 @@
 //! The fast datapath of one link: what both ends can do, the keys for it, the heartbeats through it, and whether it carries.
 //!
 //! ```text
-//!   Hello both ways ──▶ protection agreed ──▶ keys in both kernels ──▶ heartbeats proven ──▶ carries
-//!                       (clear, or ESP)        (ESP only)                   ▲                   │
+//!   Hello both ways ──▶ protection agreed ──▶ in both kernels ──▶ heartbeats proven ──▶ carries
+//!                       (clear, or ESP)        (keys, policies)             ▲                   │
 //!                                                                           └── 3 s of proof ───┘ proven dead, and another
 //!                                                                                                 method answers
 //! ```
+//! Where a NAT lies between, ESP goes in UDP, once [`super::encap`] has found the peer that way.
+//!
 //! The sleeve is ready all the time. The fast datapath is left only for a method that has answered since the trouble began:
 //! when nothing answers, the peer's router is being replaced, and its kernel goes on.
 
@@ -15,7 +17,8 @@ use std::{
 };
 
 use super::{
-    esp::{Ends, Esp, Offer, Source},
+    encap::Encap,
+    esp::{EncapEnds, Ends, Esp, Offer, Source},
     heartbeat::{Fault, Heartbeats, Size},
     message::Hello,
 };
@@ -75,6 +78,8 @@ pub enum ToSend {
     Offer(Offer),
     /// Through the fast datapath.
     Heartbeat(u64, Size),
+    /// A probe with this token from our port for ESP in UDP to the peer's.
+    EncapProbe(SocketAddr, u64),
 }
 
 /// The fast datapath of one link.
@@ -86,6 +91,15 @@ pub struct Fast {
     /// The MTU of the peer's containers; 0 while it is not known.
     peer_mtu: u16,
     esp: Esp,
+    encap: Encap,
+    /// A NAT lies between, which what was agreed on last crosses.
+    crosses_nat: bool,
+    /// Another peer is carried at the same address: behind the same NAT.
+    is_crowded: bool,
+    /// The kernel sends to this address in clear.
+    clear_to: Option<IpAddr>,
+    /// Why it does not as planned.
+    refused: Option<String>,
     beats: Heartbeats,
     heard: [Option<Time>; 2],
     carries: bool,
@@ -105,6 +119,11 @@ impl Fast {
             theirs: None,
             peer_mtu: 0,
             esp: Esp::default(),
+            encap: Encap::new(now),
+            crosses_nat: false,
+            is_crowded: false,
+            clear_to: None,
+            refused: None,
             beats: Heartbeats::new(now),
             heard: [None; 2],
             carries: false,
@@ -163,13 +182,13 @@ impl Fast {
 
     /// What the kernel shall do; None for nothing.
     pub fn plan(&self, config: &FastConfig) -> Option<PlannedPeer> {
-        let remote = self.remote?;
+        let remote = self.underlay()?;
         let protection = match self.agreed(config) {
             Ok(Agreed::Clear) => Protection::Clear,
-            Ok(Agreed::Esp) => Protection::Esp(Box::new(self.esp.plan())),
+            Ok(Agreed::Esp | Agreed::EspInUdp) => Protection::Esp(Box::new(self.esp.plan())),
             // What carries goes on while it is kept, under the protection that it had.
             Err(_) if self.carries && self.esp.is_ready() => Protection::Esp(Box::new(self.esp.plan())),
-            Err(_) if self.carries && !config.secret => Protection::Clear,
+            Err(_) if self.carries && self.clear_to.is_some() => Protection::Clear,
             Err(_) => return None,
         };
         Some(PlannedPeer { remote, carries: self.carries, protection })
@@ -184,12 +203,10 @@ impl Fast {
             Err(why) => return Some(why),
             Ok(agreed) => agreed,
         };
-        if agreed == Agreed::Esp && !self.esp.is_ready() {
-            let refused = self.esp.refused().map(|why| format!("the kernel takes no ESP state: {why}"));
-            return Some(refused.unwrap_or_else(|| "keys for ESP are being agreed".to_owned()));
+        if !self.is_usable(config) {
+            return Some(self.unready(agreed));
         }
-        let refused =
-            config.refused.as_ref().filter(|(_, at)| agreed == Agreed::Esp && now.since(*at) < REFUSED_LATELY);
+        let refused = config.refused.as_ref().filter(|(_, at)| agreed.is_sealed() && now.since(*at) < REFUSED_LATELY);
         let hint = refused.map(|(why, _)| format!("; this kernel refused {why}")).unwrap_or_default();
         Some(self.trouble(agreed, now) + &hint)
     }
@@ -212,6 +229,34 @@ impl Fast {
     /// The peer is at this address of the underlay.
     pub fn set_remote(&mut self, remote: IpAddr) {
         self.remote = Some(remote);
+    }
+
+    /// Whether it crosses a NAT, by ESP in UDP.
+    pub fn crosses_nat(&self) -> bool {
+        self.crosses_nat
+    }
+
+    /// Where its packets go by the underlay; what a NAT shows of the peer, if one lies between.
+    pub fn underlay(&self) -> Option<IpAddr> {
+        let across = self.encap.place().filter(|_| self.crosses_nat).map(|place| place.peer.ip());
+        across.or(self.remote)
+    }
+
+    /// Whether another peer is carried at the same address: packets to the two could not be told apart.
+    pub fn set_crowded(&mut self, is_crowded: bool) {
+        self.is_crowded = is_crowded;
+    }
+
+    /// A probe of the peer's came to our port for ESP in UDP.
+    pub fn encap_heard(&mut self, from: SocketAddr) {
+        self.encap.heard_from(from);
+    }
+
+    /// An echo came to our port for ESP in UDP, at this address of ours.
+    pub fn encap_echoed(&mut self, from: SocketAddr, own: IpAddr, token: u64, now: Time) {
+        if self.encap.echoed(from, own, token) {
+            self.hello_at = now;
+        }
     }
 
     /// The MTU of the peer's containers; 0 while it is not known.
@@ -248,13 +293,31 @@ impl Fast {
         self.esp.lost(spi)
     }
 
-    /// The peer offered a set to seal with, of `source`. Returns whether it is to be told that we took it.
+    /// The kernel sends to this address by the set of this SPI, or in clear; or says why not. Returns the SPI of a set that the
+    /// peer is to be told of as taken.
+    pub fn sends(&mut self, remote: IpAddr, spi: Option<u32>, error: Option<&str>, now: Time) -> Option<u32> {
+        match spi {
+            Some(spi) => Some(spi).filter(|spi| self.esp.sealing(*spi, error, now)),
+            None => {
+                self.clear_to = Some(remote).filter(|_| error.is_none());
+                self.refused = error.map(str::to_owned);
+                None
+            }
+        }
+    }
+
+    /// Whether the kernel sends to the peer, so that heartbeats and their echoes leave.
+    pub fn is_sending(&self) -> bool {
+        self.esp.is_sealing() || self.is_clear()
+    }
+
+    /// The peer offered a set to seal with, of `source`. Returns whether it is to be told at once that we took it.
     pub fn offered(&mut self, offer: Offer, source: Source<'_>, config: &FastConfig, now: Time) -> bool {
         let Some(ends) = self.ends(config) else { return false };
-        if self.esp.offered(offer, source, ends, now) {
+        if self.esp.offered(offer, source, ends) {
             self.hello_at = now;
         }
-        self.esp.sending() == Some(offer.spi)
+        self.esp.seals_with(offer.spi)
     }
 
     /// The peer seals with a set of ours.
@@ -298,11 +361,22 @@ impl Fast {
     ) -> bool {
         self.beats.handle_timeout(now);
         self.esp.handle_timeout(now);
+        if !self.carries && self.agreed(config) != Ok(Agreed::Clear) {
+            // The plan has no such peer now: when it has again, the kernel will tell anew.
+            self.clear_to = None;
+        }
         if self.is_back(others, now) {
             self.hold_until = None;
             self.beats.forgive(now);
         }
-        if let (Ok(Agreed::Esp), Some(source), Some(ends)) = (self.agreed(config), source, self.ends(config)) {
+        self.search(config, now);
+        let agreed = self.agreed(config);
+        if let Ok(agreed) = &agreed {
+            self.crosses_nat = *agreed == Agreed::EspInUdp;
+        }
+        if agreed.is_ok_and(Agreed::is_sealed)
+            && let (Some(source), Some(ends)) = (source, self.ends(config))
+        {
             self.esp.renew(source, ends, self.lanes_to_receive(config), now, entropy);
         }
         let before = self.carries;
@@ -330,7 +404,12 @@ impl Fast {
             self.hello_at = now + self.hello_interval(config, now);
             return Some(ToSend::Hello(hello));
         }
-        if self.agreed(config) == Ok(Agreed::Esp)
+        if self.encap_port(config).is_some()
+            && let Some((to, token)) = self.encap.poll(now, entropy)
+        {
+            return Some(ToSend::EncapProbe(to, token));
+        }
+        if self.agreed(config).is_ok_and(Agreed::is_sealed)
             && let Some(offer) = self.esp.poll_offer(now)
         {
             return Some(ToSend::Offer(offer));
@@ -348,9 +427,21 @@ impl Fast {
             return hold.into_iter().chain(self.esp.expiry()).min();
         }
         let beat = self.is_usable(config).then(|| self.beats.deadline());
+        let probe = self.encap_port(config).map(|_| self.encap.deadline(now));
         let hello = self.hello(config, now).filter(|hello| hello.ready || self.greets(*hello, now));
         let hello = hello.map(|hello| if self.is_news(hello) { now } else { self.hello_at });
-        [hello, beat, self.esp.deadline(), hold].into_iter().flatten().min()
+        [hello, beat, probe, self.esp.deadline(), hold].into_iter().flatten().min()
+    }
+
+    /// Sees to it that the peer is looked for where ESP in UDP would reach it.
+    fn search(&mut self, config: &FastConfig, now: Time) {
+        let Some((_, theirs)) = self.encap_port(config) else { return };
+        if let Some(remote) = self.remote {
+            self.encap.aim(SocketAddr::new(remote, theirs));
+        }
+        if !self.is_usable(config) || self.beats.suspect_since(now).is_some() {
+            self.encap.hurry();
+        }
     }
 
     /// Whether it is time to greet.
@@ -366,7 +457,7 @@ impl Fast {
     /// Often while it may change something soon.
     fn hello_interval(&self, config: &FastConfig, now: Time) -> Duration {
         let is_young = self.theirs.is_none() && now.since(self.since) < HELLO_EAGERLY;
-        let is_trying = !self.carries && self.agreed(config).is_ok();
+        let is_trying = !self.carries && (self.agreed(config).is_ok() || self.encap_port(config).is_some());
         if is_young || is_trying { HELLO_INTERVAL } else { HELLO_INTERVAL_LATER }
     }
 
@@ -375,7 +466,7 @@ impl Fast {
         self.take(false, why, now);
         self.theirs = None;
         self.told = None;
-        self.esp = Esp::default();
+        (self.esp, self.clear_to, self.refused) = (Esp::default(), None, None);
         self.beats.restart(now);
     }
 
@@ -401,8 +492,9 @@ impl Fast {
             Err(_) if is_held && self.theirs.is_none() => return None,
             Err(why) => return Some(why),
         };
-        if agreed == Agreed::Esp && !self.esp.is_ready() && !is_held {
-            return Some("there are no keys for ESP".to_owned());
+        if agreed.is_sealed() && !self.esp.is_ready() && !is_held {
+            let nat = if self.crosses_nat { ": the NAT shows the peer elsewhere" } else { "" };
+            return Some(format!("there are no keys for ESP{nat}"));
         }
         let since = self.beats.suspect_since(now)?;
         let fault = self.beats.fault(now)?;
@@ -445,9 +537,27 @@ impl Fast {
 
     fn is_usable(&self, config: &FastConfig) -> bool {
         match self.agreed(config) {
-            Ok(Agreed::Clear) => true,
-            Ok(Agreed::Esp) => self.esp.is_ready(),
+            Ok(Agreed::Clear) => self.is_clear(),
+            Ok(Agreed::Esp | Agreed::EspInUdp) => self.esp.is_ready(),
             Err(_) => false,
+        }
+    }
+
+    fn is_clear(&self) -> bool {
+        self.clear_to.is_some() && self.clear_to == self.remote
+    }
+
+    /// Why nothing is sent although both ends agree how.
+    fn unready(&self, agreed: Agreed) -> String {
+        match agreed {
+            Agreed::Clear => match &self.refused {
+                Some(why) => format!("the kernel does not do as planned: {why}"),
+                None => "the kernel is being told of the peer".to_owned(),
+            },
+            Agreed::Esp | Agreed::EspInUdp => match self.esp.refused() {
+                Some(why) => format!("the kernel takes no ESP state: {why}"),
+                None => "keys for ESP are being agreed".to_owned(),
+            },
         }
     }
 
@@ -470,22 +580,75 @@ impl Fast {
                 "our containers send {ours} bytes and the peer's take {theirs}: only the sleeve cuts packets"
             ));
         }
-        if theirs.nat {
-            return Err(format!("a NAT lies between: {remote} is not the peer's own address"));
-        }
-        if !config.addresses.contains(&theirs.to) {
-            return Err(format!("a NAT lies between: the peer sees us at {}, which is not our address", theirs.to));
-        }
         if remote.is_ipv4() != theirs.to.is_ipv4() {
             return Err("the peer reaches us by another protocol (IPv4, IPv6) than we reach it".to_owned());
         }
-        if !config.secret || (theirs.trusts && config.trusts(remote)) {
+        let nat = self.nat(config);
+        if let (Some(nat), false) = (&nat, config.secret) {
+            return Err(format!("{nat}; only sealed frames can cross it, and the network has no secret"));
+        }
+        if nat.is_none() && (!config.secret || (theirs.trusts && config.trusts(remote))) {
             return Ok(Agreed::Clear);
         }
         match no_esp {
             Some(why) => Err(format!("frames must be sealed, and this kernel cannot: {why}")),
             None if !theirs.esp => Err("frames must be sealed, and the peer's kernel has no ESP".to_owned()),
-            None => Ok(Agreed::Esp),
+            None => match nat.and_then(|nat| Some(format!("{nat}; {}", self.nat_obstacle(config, theirs)?))) {
+                Some(why) => Err(why),
+                None if self.nat(config).is_some() => Ok(Agreed::EspInUdp),
+                None => Ok(Agreed::Esp),
+            },
+        }
+    }
+
+    /// What shows that a NAT lies between, in words; None if none does, as far as both ends know.
+    fn nat(&self, config: &FastConfig) -> Option<String> {
+        let (theirs, remote) = (self.theirs?, self.remote?);
+        if theirs.nat {
+            return Some(format!("a NAT lies between: {remote} is not the peer's own address"));
+        }
+        let is_ours = config.addresses.contains(&theirs.to);
+        (!is_ours).then(|| format!("a NAT lies between: the peer sees us at {}, which is not our address", theirs.to))
+    }
+
+    /// Why ESP in UDP does not cross the NAT, in words; None if it may.
+    fn nat_obstacle(&self, config: &FastConfig, theirs: Hello) -> Option<String> {
+        if !theirs.to.is_ipv4() {
+            return Some("the fast datapath crosses one of IPv4 only".to_owned());
+        }
+        let own = match &config.ability {
+            Ability::Off(why) | Ability::Ready { encap: Err(why), .. } => {
+                return Some(format!("this host takes no ESP in UDP: {why}"));
+            }
+            Ability::Ready { encap: Ok(port), .. } => port,
+        };
+        if self.is_crowded {
+            return Some("the fast datapath is that of another peer behind it".to_owned());
+        }
+        if theirs.encap == 0 {
+            return Some("the peer takes no ESP in UDP, or is another's behind the same NAT".to_owned());
+        }
+        if self.encap.place().is_none() {
+            let theirs = theirs.encap;
+            return Some(format!("our UDP {own} is not answered by its UDP {theirs}: is a firewall in the way?"));
+        }
+        theirs.sees.is_none().then(|| "the peer has had no answer from our port for ESP in UDP yet".to_owned())
+    }
+
+    /// Our port and the peer's for ESP in UDP; None where that is not needed or cannot be.
+    fn encap_port(&self, config: &FastConfig) -> Option<(u16, u16)> {
+        let ours = self.own_encap(config)?;
+        let theirs = self.theirs.filter(|theirs| theirs.ready && theirs.esp && theirs.to.is_ipv4())?;
+        (theirs.encap != 0 && self.nat(config).is_some()).then_some((ours, theirs.encap))
+    }
+
+    /// Our port for ESP in UDP, if we have one for this peer.
+    fn own_encap(&self, config: &FastConfig) -> Option<u16> {
+        match &config.ability {
+            Ability::Ready { encap: Ok(port), no_esp: None, .. } => {
+                Some(*port).filter(|_| config.secret && !self.is_crowded)
+            }
+            Ability::Ready { .. } | Ability::Off(_) => None,
         }
     }
 
@@ -497,12 +660,22 @@ impl Fast {
         };
         let [small, full] = self.heard.map(|at| at.is_some_and(|at| now.since(at) < HEARD_FOR));
         let nat = self.theirs.is_some_and(|theirs| !config.addresses.contains(&theirs.to));
-        Some(Hello { ready, esp, trusts: config.trusts(to), hears: small, hears_full: full, nat, lanes, to })
+        let encap = self.own_encap(config).unwrap_or(0);
+        let sees = self.encap.place().map(|place| place.peer).filter(|_| self.nat(config).is_some());
+        let trusts = config.trusts(to);
+        Some(Hello { ready, esp, trusts, hears: small, hears_full: full, nat, lanes, to, encap, sees })
     }
 
     fn ends(&self, config: &FastConfig) -> Option<Ends> {
-        let own_address = self.theirs.map(|theirs| theirs.to).filter(|to| config.addresses.contains(to))?;
-        Some(Ends { own: config.own, peer: self.peer, own_address, peer_address: self.remote? })
+        let theirs = self.theirs?;
+        let (own, peer) = (config.own, self.peer);
+        if self.nat(config).is_none() {
+            return Some(Ends { own, peer, own_address: theirs.to, peer_address: self.remote?, encap: None });
+        }
+        let ((port, _), place) = self.encap_port(config).zip(self.encap.place())?;
+        let ours = SocketAddr::new(place.own, port);
+        let encap = Some(EncapEnds { ours, theirs: place.peer, seen: theirs.sees? });
+        Some(Ends { own, peer, own_address: place.own, peer_address: place.peer.ip(), encap })
     }
 
     /// A power of two that both ends are content with.
@@ -521,19 +694,28 @@ impl Fast {
 enum Agreed {
     Clear,
     Esp,
+    EspInUdp,
 }
 
 impl Agreed {
+    fn is_sealed(self) -> bool {
+        match self {
+            Self::Clear => false,
+            Self::Esp | Self::EspInUdp => true,
+        }
+    }
+
     fn what(self) -> &'static str {
         match self {
             Self::Clear => "UDP of the fast datapath",
             Self::Esp => "ESP",
+            Self::EspInUdp => "ESP in UDP",
         }
     }
 
     fn check(self) -> &'static str {
         match self {
-            Self::Clear => "is a firewall in the way?",
+            Self::Clear | Self::EspInUdp => "is a firewall in the way?",
             Self::Esp => "does a firewall drop IP protocol 50?",
         }
     }

@@ -101,6 +101,17 @@ pub enum Input {
         /// Why not, in words.
         error: Option<String>,
     },
+    /// The kernel sends to a peer as planned, or says why it does not.
+    FastInstalled {
+        /// The peer.
+        peer: PeerName,
+        /// Its planned address.
+        remote: IpAddr,
+        /// SPI of lane 0 of what it seals with; None for in clear.
+        spi: Option<u32>,
+        /// Why not, in words.
+        error: Option<String>,
+    },
     /// A set of security associations that we seal with has sealed all it should, or is gone from the kernel.
     EspEnded {
         /// SPI of lane 0.
@@ -137,6 +148,13 @@ pub enum Origin {
     Relayed(PeerName),
     /// As a heartbeat, through the fast datapath.
     Fast,
+    /// By the port for ESP in UDP.
+    Encap {
+        /// From this address.
+        from: SocketAddr,
+        /// To this one of ours.
+        to: IpAddr,
+    },
 }
 
 /// A place to find a peer, as a person writes it: `host`, `host:port`, `address`, `[v6]:port`.

@@ -39,7 +39,7 @@ pub(super) struct Host {
     pub(super) sent_messages: u64,
     pub(super) sent_bytes: u64,
     plane: Plane,
-    born: Time,
+    pub(super) born: Time,
     accepted: u64,
 }
 

@@ -1,10 +1,11 @@
 //! The pretended kernel of a host: it does as the plan says, and outlives the router.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
     fastdp::{EspPlan, Plan, PlannedPeer, Protection, SaSet},
     id::{Mac, PeerName},
+    node::input::Input,
 };
 
 /// What the kernel has.
@@ -17,20 +18,22 @@ pub(super) struct Kernel {
     planned: Plan,
     /// What the router before it left to seal and open with: in force until something is planned instead.
     found: BTreeMap<PeerName, EspPlan>,
+    /// Packets that it would not send, or not open.
+    pub(super) refused: u64,
 }
 
 impl Kernel {
-    /// Does as the plan says; what an earlier router left and this one has not planned yet stays. Returns the sets to receive
-    /// with that are new.
-    pub(super) fn apply(&mut self, plan: &Plan) -> Vec<(PeerName, u32)> {
+    /// Does as the plan says; what an earlier router left and this one has not planned yet stays. Returns what the router is told
+    /// of it.
+    pub(super) fn apply(&mut self, plan: &Plan) -> Vec<Input> {
         self.peers.retain(|peer, _| plan.peers.contains_key(peer) || !self.planned.peers.contains_key(peer));
         self.stations.retain(|mac, _| plan.stations.contains_key(mac) || !self.planned.stations.contains_key(mac));
-        let mut installed = Vec::new();
+        let mut told = Vec::new();
         for (peer, planned) in &plan.peers {
             let mut planned = planned.clone();
             let before = self.peers.get(peer).and_then(esp).cloned().unwrap_or_default();
             if let Protection::Esp(esp) = &mut planned.protection {
-                installed.extend(new_sets(&before, esp).map(|spi| (*peer, spi)));
+                told.extend(new_sets(&before, esp).map(|spi| Input::EspInstalled { peer: *peer, spi, error: None }));
                 if let Some(found) = self.found.get(peer).cloned() {
                     esp.send = esp.send.take().or(found.send);
                     esp.receive.extend(found.receive);
@@ -40,8 +43,14 @@ impl Kernel {
         }
         let is_carried = |peer: &PeerName| plan.peers.get(peer).is_some_and(|planned| planned.carries);
         self.stations.extend(plan.stations.iter().map(|(mac, peer)| (*mac, Some(*peer).filter(is_carried))));
+        let ways =
+            plan.peers.iter().filter(|(peer, planned)| self.planned.peers.get(peer).and_then(way) != way(planned));
+        told.extend(ways.filter_map(|(&peer, planned)| {
+            let (remote, spi) = way(planned)?;
+            Some(Input::FastInstalled { peer, remote, spi, error: None })
+        }));
         self.planned = plan.clone();
-        installed
+        told
     }
 
     /// How many peers it has something for.
@@ -72,16 +81,29 @@ impl Kernel {
     pub(super) fn opens(&self, peer: PeerName, seal: Option<&SaSet>) -> bool {
         match (self.peers.get(&peer).map(|planned| &planned.protection), seal) {
             (Some(Protection::Clear), None) => true,
-            (Some(Protection::Esp(esp)), Some(set)) => esp.receive.contains(set),
+            (Some(Protection::Esp(esp)), Some(set)) => esp.receive.iter().any(|ours| opens(ours, set)),
             (Some(Protection::Clear), Some(_)) | (Some(Protection::Esp(_)) | None, _) => false,
         }
     }
+}
+
+/// Whether what was sealed with one set is opened by another. A NAT between lets each end see other addresses.
+fn opens(ours: &SaSet, theirs: &SaSet) -> bool {
+    (ours.spi, &ours.keys, ours.encap.is_some()) == (theirs.spi, &theirs.keys, theirs.encap.is_some())
 }
 
 fn esp(planned: &PlannedPeer) -> Option<&EspPlan> {
     match &planned.protection {
         Protection::Clear => None,
         Protection::Esp(esp) => Some(esp),
+    }
+}
+
+/// How packets get to a peer: where to, and under which SPI; None while they do not.
+fn way(planned: &PlannedPeer) -> Option<(IpAddr, Option<u32>)> {
+    match &planned.protection {
+        Protection::Clear => Some((planned.remote, None)),
+        Protection::Esp(esp) => Some((planned.remote, Some(esp.send.as_ref()?.spi))),
     }
 }
 

@@ -138,11 +138,13 @@ impl Xfrm {
         for (peer, direction, set) in wanted::sets(plan) {
             match direction {
                 Direction::Receive { .. } => self.receive(peer, direction, set)?,
-                Direction::Send | Direction::SendBefore => {
+                Direction::Send => {
                     if let Err(error) = self.install(direction, set)? {
                         self.failures.entry(peer).or_insert(error);
                     }
                 }
+                // Where it is gone, there is the newer one.
+                Direction::SendBefore => drop(self.install(direction, set)?),
             }
         }
         self.reconcile_policies()?;

@@ -1,7 +1,4 @@
-use weft::{
-    fastdp::{PlannedPeer, Protection},
-    id::Mac,
-};
+use weft::id::Mac;
 use weft_host::FakeFastDatapath;
 
 use super::*;
@@ -40,6 +37,23 @@ fn of_plans_that_queue_up_only_the_newest_counts_and_a_failed_one_is_tried_again
     assert!(!datapath.plans().is_empty(), "the first time failed");
     assert_eq!(datapath.mtu(), Some(1280));
     assert!(!datapath.is_settled(), "what an earlier router left has its time");
+}
+
+#[test]
+fn how_the_kernel_sends_is_told_once_and_again_when_it_changes() {
+    let datapath = FakeFastDatapath::new();
+    let (mut worker, mut inputs) = worker(&datapath);
+    let told = Input::FastInstalled { peer: PEER, remote: "192.0.2.2".parse().unwrap(), spi: None, error: None };
+    for carries in [false, true] {
+        worker.plan = plan(carries);
+        worker.apply().unwrap();
+    }
+    assert_eq!((inputs.try_recv().as_ref(), inputs.try_recv().is_err()), (Ok(&told), true));
+    for planned in [Arc::default(), plan(false)] {
+        worker.plan = planned;
+        worker.apply().unwrap();
+    }
+    assert_eq!((inputs.try_recv(), inputs.try_recv().is_err()), (Ok(told), true));
 }
 
 #[test]

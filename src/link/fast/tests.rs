@@ -6,7 +6,7 @@ const STEP: Duration = Duration::from_millis(5);
 fn config(secret: bool) -> FastConfig {
     FastConfig {
         own: PeerName([2, 0, 0, 0, 0, 1]),
-        ability: Ability::Ready { backend: "vxlan".to_owned(), no_esp: None, lanes: 4 },
+        ability: Ability::Ready { backend: "vxlan".to_owned(), no_esp: None, encap: Ok(6785), lanes: 4 },
         secret,
         trusted_subnets: Vec::new(),
         addresses: vec!["10.0.0.1".parse().unwrap()],
@@ -17,7 +17,8 @@ fn config(secret: bool) -> FastConfig {
 
 fn hello() -> Hello {
     let to = "10.0.0.1".parse().unwrap();
-    Hello { ready: true, esp: true, trusts: false, hears: true, hears_full: true, nat: false, lanes: 2, to }
+    let (ready, esp, trusts, hears, hears_full, nat) = (true, true, false, true, true, false);
+    Hello { ready, esp, trusts, hears, hears_full, nat, lanes: 2, to, encap: 6785, sees: None }
 }
 
 /// One link's fast datapath in virtual time; the peer answers by each method or not.
@@ -49,6 +50,13 @@ impl Bench {
         bench
     }
 
+    /// The kernel does as planned, and says so.
+    fn kernel_obeys(&mut self) {
+        if let Some(PlannedPeer { remote, protection: Protection::Clear, .. }) = self.fast.plan(&self.config) {
+            self.fast.sends(remote, None, None, self.now);
+        }
+    }
+
     /// Lets time pass; whether it carried all the while.
     fn run(&mut self, span: Duration) -> bool {
         let end = self.now + span;
@@ -59,6 +67,7 @@ impl Bench {
             }
             let others = Others { sleeve_answered: self.sleeve_answered, relay: false };
             self.fast.handle_timeout(&self.config, None, others, self.now, &self.entropy);
+            self.kernel_obeys();
             while let Some(next) = self.fast.poll(&self.config, self.now, &self.entropy) {
                 if let ToSend::Heartbeat(token, _) = next
                     && self.by_fast
@@ -150,6 +159,7 @@ fn each_obstacle_is_named() {
         let mut hello = hello();
         change(&mut bench, &mut hello);
         bench.fast.greeted(hello, bench.now);
+        bench.kernel_obeys();
         bench.fast.obstacle(&bench.config, bench.now).unwrap()
     };
     for (change, word) in [
@@ -162,7 +172,35 @@ fn each_obstacle_is_named() {
         (|bench, _| bench.fast.set_peer_mtu(1300), "our containers send 1340 bytes and the peer's take 1300"),
         (|_, hello| hello.to = "192.0.2.7".parse().unwrap(), "a NAT lies between: the peer sees us at 192.0.2.7"),
         (|_, hello| hello.nat = true, "a NAT lies between: 10.0.0.2 is not the peer's own address"),
-        (|_, hello| hello.to = "fd00::1".parse().unwrap(), "NAT lies between"),
+        (|_, hello| hello.to = "fd00::1".parse().unwrap(), "by another protocol"),
+        (|_, hello| hello.nat = true, "our UDP 6785 is not answered by its UDP 6785"),
+        (
+            |bench, hello| {
+                bench.config.ability = Ability::Ready {
+                    backend: "vxlan".to_owned(),
+                    no_esp: None,
+                    encap: Err("UDP 6785 is taken".to_owned()),
+                    lanes: 4,
+                };
+                hello.nat = true;
+            },
+            "this host takes no ESP in UDP: UDP 6785 is taken",
+        ),
+        (|_, hello| (hello.nat, hello.encap) = (true, 0), "the peer takes no ESP in UDP"),
+        (
+            |bench, hello| {
+                bench.fast.set_crowded(true);
+                hello.nat = true;
+            },
+            "another peer behind it",
+        ),
+        (
+            |bench, hello| {
+                bench.config.secret = false;
+                hello.nat = true;
+            },
+            "the network has no secret",
+        ),
         (|_, _| (), "keys for ESP are being agreed"),
         (
             |bench, hello| {
@@ -179,6 +217,28 @@ fn each_obstacle_is_named() {
     assert!(bench.fast.obstacle(&bench.config, bench.now).unwrap().contains("has not said"));
     bench = Bench::carrying();
     assert_eq!(bench.fast.obstacle(&bench.config, bench.now), None);
+}
+
+#[test]
+fn nothing_is_sent_before_the_kernel_does_as_planned() {
+    let mut bench = Bench::new();
+    bench.fast.greeted(hello(), bench.now);
+    let mut sent = Vec::new();
+    let mut send = |bench: &mut Bench| {
+        let others = Others { sleeve_answered: None, relay: false };
+        bench.fast.handle_timeout(&bench.config, None, others, bench.now, &bench.entropy);
+        sent.extend(std::iter::from_fn(|| bench.fast.poll(&bench.config, bench.now, &bench.entropy)));
+        sent.iter().any(|sent| matches!(sent, ToSend::Heartbeat(..)))
+    };
+    assert!(!send(&mut bench) && !bench.fast.is_sending());
+    assert_eq!(bench.fast.obstacle(&bench.config, bench.now).unwrap(), "the kernel is being told of the peer");
+    let remote = bench.fast.remote().unwrap();
+    bench.fast.sends("10.0.0.9".parse().unwrap(), None, None, bench.now);
+    assert!(!send(&mut bench), "that was another address");
+    bench.fast.sends(remote, None, Some("a policy of others"), bench.now);
+    assert!(!send(&mut bench) && bench.fast.obstacle(&bench.config, bench.now).unwrap().contains("a policy of others"));
+    bench.fast.sends(remote, None, None, bench.now);
+    assert!(send(&mut bench) && bench.fast.is_sending());
 }
 
 #[test]
