@@ -25,18 +25,19 @@ use crate::id::PeerName;
 
 /// Most peers in a network, and so most origins in a replica.
 pub const ORIGINS_MAX: usize = 4096;
-/// Most entries of one origin.
-pub const ENTRIES_MAX: usize = 4096;
+/// Most entries of one origin: ten thousand stations on one bridge, and room to move.
+pub const ENTRIES_MAX: usize = 12_288;
 /// Removed entries that are remembered of one origin. Whoever missed more is told what lives instead.
 pub const TOMBSTONES_MAX: usize = 256;
 /// Longest encoded key in bytes.
 pub const KEY_MAX: usize = 64;
 /// Longest encoded value in bytes: the record of a peer with [`crate::topology::record::LINKS_MAX`] links.
 pub const VALUE_MAX: usize = 20 * 1024;
-/// Longest digest or delta in bytes. With its envelope it fits one Noise message (65535 bytes, Noise §3).
-pub const MESSAGE_MAX: usize = 48 * 1024;
+/// Longest digest or delta in bytes. A delta may have to list the numbers of [`ENTRIES_MAX`] entries that still live, each with
+/// five bytes or six ([`origin::Seq::MAX`]), beside the longest value.
+pub const MESSAGE_MAX: usize = 96 * 1024;
 /// Most deltas made for one digest, 3 MiB, so that a connection's queue has a bound; the next digest asks for the rest.
-pub const REPAIR_MESSAGES_MAX: usize = 64;
+pub const REPAIR_MESSAGES_MAX: usize = 32;
 
 /// A replicated state of its own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]

@@ -73,6 +73,8 @@ pub struct NodeConfig {
     pub discovery: bool,
     /// Subnets whose peers are trusted with unsealed frames on the fast datapath.
     pub trusted_subnets: Vec<ipnet::IpNet>,
+    /// Age at which links renew their keys: [`crate::link::keys::REKEY_AFTER`], or less for tests.
+    pub rekey_after: Duration,
     /// Where to connect at first.
     pub targets: Vec<Target>,
     /// The AEAD that this machine is fastest with.
@@ -135,7 +137,7 @@ impl Node {
         maker.add_targets(config.targets.iter().cloned(), Time::ZERO);
         Self {
             connections: Connections::new(control, entropy.clone()),
-            links: Links::new(link, fast, incarnation.0, entropy.clone()),
+            links: Links::new(link, config.rekey_after, fast, incarnation.0, entropy.clone()),
             maker,
             exchange: Exchange::new(name, incarnation, entropy.clone()),
             table: Table::new(name),

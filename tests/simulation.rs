@@ -65,6 +65,7 @@ impl Mesh {
             conn_limit: 200,
             discovery: true,
             trusted_subnets: Vec::new(),
+            rekey_after: weft::link::keys::REKEY_AFTER,
             targets: targets.into_iter().map(Simulation::target).collect(),
             cipher: Cipher::Aes256Gcm,
             // Wall clocks are up to a day apart.

@@ -6,6 +6,7 @@ use std::{
     num::NonZeroU16,
     path::PathBuf,
     str::FromStr,
+    time::Duration,
 };
 
 use clap::{Args, ValueEnum};
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, de};
 use weft::{
     id::{NetworkName, Nickname},
+    link::keys::{REKEY_AFTER, REKEY_AFTER_MIN},
     node::input::Target,
 };
 use weft_router::fastdp::{Mode, ModeError};
@@ -77,6 +79,12 @@ pub(crate) struct RouterFlags {
     #[serde(alias = "esp-lanes")]
     pub(crate) esp_lanes: Option<u8>,
 
+    /// Renew the keys of links, the sleeve's and ESP's, after so many seconds, 2 to 120: for tests, which have no hours
+    /// [default: 120]
+    #[arg(long, value_name = "SECONDS", hide = true, help_heading = "Security")]
+    #[serde(alias = "rekey-after")]
+    pub(crate) rekey_after: Option<RekeyAfter>,
+
     /// Where status and metrics are served by HTTP, read-only; `off` for nowhere [default: 127.0.0.1:6784]
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Watching")]
     #[serde(alias = "http-addr")]
@@ -131,6 +139,22 @@ impl FromStr for Mtu {
         }
         let bad = |_| format!("`{text}` is neither a number of bytes up to 65535 nor `auto`");
         text.parse().map(|mtu| Self(Some(mtu))).map_err(bad)
+    }
+}
+
+/// The age at which links renew their keys; it can only be shortened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct RekeyAfter(pub(crate) Duration);
+
+impl FromStr for RekeyAfter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let after = text.parse().ok().map(Duration::from_secs);
+        after.filter(|after| (REKEY_AFTER_MIN..=REKEY_AFTER).contains(after)).map(Self).ok_or_else(|| {
+            let (least, most) = (REKEY_AFTER_MIN.as_secs(), REKEY_AFTER.as_secs());
+            format!("`{text}` is no number of seconds from {least} to {most}")
+        })
     }
 }
 
@@ -196,6 +220,12 @@ impl<'de> Deserialize<'de> for Mtu {
             NumberOrText::Number(mtu) => Ok(Self(Some(mtu))),
             NumberOrText::Text(text) => text.parse().map_err(de::Error::custom),
         }
+    }
+}
+
+impl<'de> Deserialize<'de> for RekeyAfter {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u64::deserialize(deserializer)?.to_string().parse().map_err(de::Error::custom)
     }
 }
 

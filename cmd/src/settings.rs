@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path};
 
 use anyhow::{Context, bail, ensure};
-use weft::id::Nickname;
+use weft::{id::Nickname, link::keys::REKEY_AFTER};
 use weft_router::{
     Config,
     config::{DEFAULT_BRIDGE, DEFAULT_CONN_LIMIT, DEFAULT_HTTP_ADDR},
@@ -12,7 +12,7 @@ use weft_router::{
 
 use crate::{
     cli::Globals,
-    flags::{Fastdp, HttpAddr, LogFormat, LogLevel, Mtu, RouterFlags},
+    flags::{Fastdp, HttpAddr, LogFormat, LogLevel, Mtu, RekeyAfter, RouterFlags},
     password::{self, Source},
 };
 
@@ -78,6 +78,7 @@ impl Settings {
             resume,
             mtu: flags.mtu.or(file.mtu).and_then(|Mtu(mtu)| mtu),
             fastdp: flags.fastdp.or(file.fastdp).map_or(Mode::Auto, |Fastdp(mode)| mode),
+            rekey_after: flags.rekey_after.or(file.rekey_after).map_or(REKEY_AFTER, |RekeyAfter(after)| after),
             esp_lanes: flags.esp_lanes.or(file.esp_lanes),
             bridge: DEFAULT_BRIDGE.to_owned(),
             http_addr,

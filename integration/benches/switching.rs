@@ -6,7 +6,6 @@
 //! for each trial appended), `WEFT_BIN`.
 
 mod switching {
-    pub(super) mod paced;
     pub(super) mod pair;
     pub(super) mod spread;
     pub(super) mod trial;

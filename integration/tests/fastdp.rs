@@ -14,7 +14,9 @@ mod fastdp {
     pub(crate) mod capture;
     pub(crate) mod connect;
     pub(crate) mod list;
+    pub(crate) mod many;
     pub(crate) mod mtu;
+    pub(crate) mod rekey;
     pub(crate) mod replaced;
     pub(crate) mod trials;
     pub(crate) mod upgrade;

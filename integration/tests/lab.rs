@@ -11,10 +11,10 @@ mod lab {
     mod lab_itself;
     mod mtu;
     mod nat;
+    mod one_host;
     mod promises;
     mod refusals;
     mod restarts;
-    mod three_hosts;
     mod tidy;
     mod uml;
 }

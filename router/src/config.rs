@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use ipnet::IpNet;
@@ -53,6 +54,8 @@ pub struct Config {
     pub discovery: bool,
     /// Subnets whose peers are trusted with unsealed frames on the fast datapath.
     pub trusted_subnets: Vec<IpNet>,
+    /// Age at which links renew their keys: [`weft::link::keys::REKEY_AFTER`], or less for tests.
+    pub rekey_after: Duration,
     /// Where to connect at first.
     pub targets: Vec<Target>,
     /// Also connect to the targets of the last run, as the store remembers them.

@@ -264,6 +264,7 @@ fn node_config(config: &Config, store: &Store, host: &dyn Host, targets: Vec<Tar
         conn_limit: config.conn_limit,
         discovery: config.discovery,
         trusted_subnets: config.trusted_subnets.clone(),
+        rekey_after: config.rekey_after,
         targets,
         cipher: if host.facts().aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 },
         started,

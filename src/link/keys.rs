@@ -26,6 +26,8 @@ use crate::{
 
 /// Age at which the side that initiated a session renews it (DESIGN.md).
 pub const REKEY_AFTER: Duration = Duration::from_secs(120);
+/// The least that a test may ask for instead: many handshakes, and time for the kernels to follow.
+pub const REKEY_AFTER_MIN: Duration = Duration::from_secs(2);
 /// The other side steps in this much later.
 const REKEY_GRACE: Duration = Duration::from_secs(15);
 /// Age after which a session seals nothing more.
@@ -127,13 +129,15 @@ impl Keys {
         self.worn |= self.current.is_some();
     }
 
-    /// When an initiation is due; None while the current session is young.
-    pub fn initiation_due(&self) -> Option<Time> {
+    /// When an initiation is due; None while the current session is young, which it is for `rekey_after`: at most
+    /// [`REKEY_AFTER`], at least [`REKEY_AFTER_MIN`].
+    pub fn initiation_due(&self, rekey_after: Duration) -> Option<Time> {
+        let rekey_after = rekey_after.clamp(REKEY_AFTER_MIN, REKEY_AFTER);
         let renew = match &self.current {
             None => Time::ZERO,
             Some(_) if self.worn => Time::ZERO,
-            Some(held) if held.initiated => held.since + REKEY_AFTER,
-            Some(held) => held.since + REKEY_AFTER + REKEY_GRACE,
+            Some(held) if held.initiated => held.since + rekey_after,
+            Some(held) => held.since + rekey_after + REKEY_GRACE,
         };
         (renew < Time::MAX).then(|| renew.max(self.retry_at))
     }

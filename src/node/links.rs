@@ -80,6 +80,7 @@ pub(super) struct Link {
 #[derive(Debug)]
 pub(super) struct Links {
     config: LinkConfig,
+    rekey_after: Duration,
     pub(super) fast: FastConfig,
     /// The fast datapath of peers that are gone, whose kernels may go on.
     kept: BTreeMap<PeerName, Fast>,
@@ -98,10 +99,18 @@ pub(super) struct Links {
 }
 
 impl Links {
-    /// No links yet; `incarnation` is greater than in any earlier run of this peer, as far as its clock can tell.
-    pub(super) fn new(config: LinkConfig, fast: FastConfig, incarnation: u64, entropy: Entropy) -> Self {
+    /// No links yet, each to have new keys after `rekey_after`; `incarnation` is greater than in any earlier run of this peer,
+    /// as far as its clock can tell.
+    pub(super) fn new(
+        config: LinkConfig,
+        rekey_after: Duration,
+        fast: FastConfig,
+        incarnation: u64,
+        entropy: Entropy,
+    ) -> Self {
         Self {
             config,
+            rekey_after,
             fast,
             kept: BTreeMap::new(),
             replanned: false,
@@ -388,7 +397,7 @@ impl Links {
         if link.keys.handle_timeout(now) {
             self.changes.push_back((peer, LinkChange::Keys));
         }
-        if link.may_initiate() && link.keys.initiation_due().is_some_and(|due| due <= now) {
+        if link.may_initiate() && link.keys.initiation_due(self.rekey_after).is_some_and(|due| due <= now) {
             self.initiate(peer, now);
         }
         self.service_fast(peer, now);
@@ -467,7 +476,7 @@ impl Links {
             link.payload_max = payload_max;
             self.changes.push_back((peer, LinkChange::Size));
         }
-        let due = link.deadline(&self.fast, now);
+        let due = link.deadline(self.rekey_after, &self.fast, now);
         if due != link.due {
             if let Some(old) = link.due {
                 self.agenda.remove(&(old, peer));
@@ -522,8 +531,8 @@ impl Link {
         candidates.chain(relayed).collect()
     }
 
-    fn deadline(&self, config: &FastConfig, now: Time) -> Option<Time> {
-        let initiation = if self.may_initiate() { self.keys.initiation_due() } else { None };
+    fn deadline(&self, rekey_after: Duration, config: &FastConfig, now: Time) -> Option<Time> {
+        let initiation = if self.may_initiate() { self.keys.initiation_due(rekey_after) } else { None };
         let probe = self.direct.as_ref().filter(|_| self.keys.is_established()).and_then(Direct::deadline);
         let confirm = self.keys.is_unconfirmed().then_some(self.confirm_at);
         let fast = self.fast.deadline(config, self.keys.is_established(), now);

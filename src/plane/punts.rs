@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use crate::{
     id::PeerName,
-    switch::{answer::Sighting, quick_hash::QuickHash},
+    switch::{answer::Sighting, quick_hash::QuickHash, table::STATIONS_MAX},
 };
 
-/// Things remembered at once. Beyond that nothing more is told until the next tick: a container that makes up addresses
+/// Things remembered of one tick. Beyond that nothing more is told until the next tick: a container that makes up addresses
 /// must not keep the node busy.
 const RECENT_MAX: usize = 4096;
 /// Ticks after which a station that the node knows is mentioned again, for it forgets quiet ones: about 10 s.
@@ -38,7 +38,7 @@ impl Default for Punts {
     fn default() -> Self {
         let hash = QuickHash::default();
         let recent = HashSet::with_capacity_and_hasher(RECENT_MAX, hash);
-        let told = HashSet::with_capacity_and_hasher(RECENT_MAX, hash);
+        let told = HashSet::with_hasher(hash);
         Self { recent, told, ticks: 0 }
     }
 }
@@ -46,13 +46,13 @@ impl Default for Punts {
 impl Punts {
     /// Whether `subject` is to be told now; true once per tick.
     pub(super) fn is_due(&mut self, subject: Subject) -> bool {
-        insert_bounded(&mut self.recent, subject)
+        insert_bounded(&mut self.recent, RECENT_MAX, subject)
     }
 
     /// Whether a station is to be told of now: once per tick while the node does not know it, else once per refresh.
     pub(super) fn is_station_due(&mut self, sighting: Sighting, is_known: bool) -> bool {
         let is_first = self.is_due(Subject::Station(sighting));
-        is_first && (insert_bounded(&mut self.told, sighting) || !is_known)
+        is_first && (insert_bounded(&mut self.told, STATIONS_MAX, sighting) || !is_known)
     }
 
     /// Another tick has passed.
@@ -65,8 +65,8 @@ impl Punts {
     }
 }
 
-fn insert_bounded<T: Eq + std::hash::Hash>(set: &mut HashSet<T, QuickHash>, value: T) -> bool {
-    (set.len() < RECENT_MAX || set.contains(&value)) && set.insert(value)
+fn insert_bounded<T: Eq + std::hash::Hash>(set: &mut HashSet<T, QuickHash>, most: usize, value: T) -> bool {
+    (set.len() < most || set.contains(&value)) && set.insert(value)
 }
 
 #[cfg(test)]
@@ -100,5 +100,16 @@ mod tests {
         assert_eq!(told, RECENT_MAX);
         punts.tick();
         assert!(punts.is_due(Subject::SessionWanted(PeerName([1; 6]))));
+    }
+
+    #[test]
+    fn as_many_known_stations_as_a_bridge_may_have_are_each_told_once_in_a_refresh() {
+        let mut punts = Punts::default();
+        let mut told = 0;
+        for _ in 0..REFRESH_TICKS {
+            told += (0..STATIONS_MAX as u16).filter(|number| punts.is_station_due(station(*number), true)).count();
+            punts.tick();
+        }
+        assert_eq!(told, STATIONS_MAX);
     }
 }

@@ -115,6 +115,18 @@ fn modes_of_the_fast_datapath_have_names() {
 }
 
 #[test]
+fn keys_can_be_renewed_earlier_and_never_later() {
+    let after = |file: &str, flags: &[&str]| settle(file, None, flags).map(|it| it.config().rekey_after.as_secs());
+    assert_eq!(after("", &[]).unwrap(), 120);
+    assert_eq!(after("rekey_after = 30", &[]).unwrap(), 30);
+    assert_eq!(after("rekey_after = 30", &["--rekey-after", "5"]).unwrap(), 5);
+    assert!(after("rekey_after = 121", &[]).is_err());
+    for wrong in ["1", "121", "0", "-5", "x"] {
+        assert!(Cli::try_parse_from(["weft", "router", &format!("--rekey-after={wrong}")]).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn the_mtu_follows_the_underlay_unless_given() {
     assert_eq!(settle("mtu = 1400", None, &["--mtu", "auto"]).unwrap().config().mtu, None);
     assert_eq!(settle("mtu = 'auto'", None, &["--mtu", "1280"]).unwrap().config().mtu, Some(1280));

@@ -1,18 +1,18 @@
 //! Two hosts of a lab whose containers reach each other by the fast datapath, in clear.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use weft_integration::lab::{
-    Lab,
-    cut::{ActiveCut, Cut},
-    mesh::{Mesh, launch_all},
-    wait::wait_for,
+use anyhow::{Context, Result};
+use weft_integration::{
+    lab::{
+        Lab,
+        cut::{ActiveCut, Cut},
+        mesh::Mesh,
+    },
+    scenario::{backend::Backend, fabric},
 };
 
-/// UDP port of the fast datapath: one above that of the sleeve.
-const PORT: u16 = 6784;
-/// For two routers to find each other, or to prove a path for three seconds, on a busy machine.
+/// For two routers to prove a path for three seconds, on a busy machine.
 const SETTLING: Duration = Duration::from_secs(30);
 
 /// The two, up.
@@ -25,36 +25,22 @@ impl Pair {
     /// Launches both; fastdp carries when this returns.
     pub(crate) fn up() -> Result<Self> {
         let lab = Lab::new()?;
-        let hosts = lab.hosts(["A", "B"])?;
-        let first = hosts[0].clone();
-        launch_all(&hosts, |host| {
-            let peer = (host.name() != first.name()).then(|| first.v4().to_string());
-            [Some("--fastdp=vxlan".to_owned()), peer].into_iter().flatten().collect()
-        })?;
-        let pair = Self { mesh: Mesh::of(hosts.to_vec())?, lab };
-        pair.wait_method("fastdp")?;
-        // Broadcast goes by the sleeve, which is there later than fastdp: without it addresses are not resolved.
-        let [a, b] = &pair.mesh.containers[..] else { anyhow::bail!("two containers") };
-        a.ping(b.v4()?).until_answered(SETTLING)?;
-        Ok(pair)
+        let mesh = fabric::settled(&lab, ["A", "B"], false, Backend::Vxlan).with_context(|| lab.diagnosis())?;
+        Ok(Self { mesh, lab })
     }
 
     /// Waits until both ends send directly and by this method; how long that took.
     pub(crate) fn wait_method(&self, method: &str) -> Result<Duration> {
-        let [a, b] = &self.mesh.hosts[..] else { anyhow::bail!("two hosts") };
-        let both = || {
-            for (from, to) in [(a, b), (b, a)] {
-                let path = from.path_to(to.name())?;
-                ensure!(path.path == "direct" && path.method == method, "{} has {path:?}", from.name());
-            }
-            Ok(())
-        };
-        wait_for(&format!("both ends send by {method}"), SETTLING, both).map(|((), took)| took)
+        let started = Instant::now();
+        for (host, peer) in self.mesh.hosts.iter().zip(["B", "A"]) {
+            fabric::wait_method(host, peer, method, SETTLING)?;
+        }
+        Ok(started.elapsed())
     }
 
-    /// Blocks UDP of the fast datapath between the two.
+    /// Blocks the fast datapath between the two.
     pub(crate) fn block(&self) -> Result<ActiveCut> {
-        self.lab.cut(&Cut::between("A", "B").port(PORT))
+        self.lab.cut(&Cut::between("A", "B").fastdp())
     }
 
     /// What the routers think.

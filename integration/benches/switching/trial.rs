@@ -4,11 +4,13 @@ use std::{thread, time::Duration};
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
+use weft_integration::lab::stream::Stream;
 
-use super::{
-    paced::{Paced, Seen},
-    pair::Pair,
-};
+use super::pair::Pair;
+
+/// Between two datagrams of a direction, and their size.
+const PACE: Duration = Duration::from_millis(1);
+const SIZE: usize = 4;
 
 /// Before and after what is measured, with datagrams flowing.
 const MARGIN: Duration = Duration::from_millis(300);
@@ -55,14 +57,15 @@ impl Trial {
 /// Does `cause` under load, and sees what comes until both ends send by `method`.
 fn change(pair: &Pair, method: &str, cause: impl FnOnce() -> Result<()>) -> Result<Change> {
     let [a, b] = &pair.mesh.containers[..] else { anyhow::bail!("two containers") };
-    let ways = [Paced::start(a, b)?, Paced::start(b, a)?];
+    let stream = Stream::start(a, b, false, PACE, SIZE)?;
     thread::sleep(MARGIN);
     cause()?;
     let after = pair.wait_method(method)?;
     thread::sleep(MARGIN);
-    let seen = ways.into_iter().map(Paced::finish).collect::<Result<Vec<Seen>>>()?;
-    let silence = seen.iter().map(|seen| seen.silence).max().unwrap_or_default();
+    let flows = stream.stop()?;
+    let silence = flows.iter().map(|flow| flow.longest_gap).max().unwrap_or_default();
     ensure!(!silence.is_zero(), "nothing came");
     let millis = |span: Duration| span.as_secs_f64() * 1000.0;
-    Ok(Change { silence_ms: millis(silence), lost: seen.iter().map(|seen| seen.lost).sum(), after_ms: millis(after) })
+    let lost = u32::try_from(flows.iter().map(|flow| flow.lost.len()).sum::<usize>())?;
+    Ok(Change { silence_ms: millis(silence), lost, after_ms: millis(after) })
 }

@@ -1,10 +1,12 @@
 //! What crosses the underlay: tcpdump on the switch, and the packets of its file.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     process::{Child, Stdio},
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,11 +21,16 @@ use super::namespace::Namespace;
 const MAGIC: [u8; 4] = 0xa1b2_c3d4_u32.to_le_bytes();
 const FILE_HEADER: usize = 24;
 const RECORD_HEADER: usize = 16;
+/// Room in the kernel for what tcpdump has not read yet, in KiB: half a second of all that this machine can send.
+const ROOM: &str = "65536";
+/// The kernel hands over what it has at least so often (tcpdump asks for each second).
+const HANDED_OVER: Duration = Duration::from_millis(1200);
 
 /// tcpdump at work.
 #[derive(Debug)]
 pub struct Capture {
     child: Child,
+    words: Option<JoinHandle<String>>,
     file: PathBuf,
 }
 
@@ -58,9 +65,11 @@ pub const UDP: u8 = 17;
 
 impl Capture {
     /// Begins to write all that crosses `device` to `file`; returns when nothing can be missed any more.
+    ///
+    /// Not in tcpdump's immediate mode: that has a slot of 64 KiB for each packet, and of those few.
     pub fn start(namespace: &Namespace, device: &str, file: &Path) -> Result<Self> {
         let path = file.to_str().context("a path in UTF-8")?;
-        let args = ["-i", device, "-n", "-U", "--immediate-mode", "-B", "65536", "-Z", "root", "-w", path];
+        let args = ["-i", device, "-n", "-U", "-B", ROOM, "-Z", "root", "-w", path];
         let mut child = namespace.run("tcpdump").args(args).spawn(Stdio::null(), Stdio::piped())?;
         let mut stderr = BufReader::new(child.stderr.take().context("tcpdump's messages")?);
         let mut said = String::new();
@@ -68,14 +77,23 @@ impl Capture {
             ensure!(stderr.read_line(&mut said)? > 0, "tcpdump did not start: {said}");
         }
         // Read on, so that tcpdump never waits for us; it ends with tcpdump.
-        std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
-        Ok(Self { child, file: file.to_owned() })
+        let words = thread::spawn(move || {
+            let mut text = String::new();
+            // What was read before an error is still worth showing.
+            let _ = stderr.read_to_string(&mut text);
+            text
+        });
+        Ok(Self { child, words: Some(words), file: file.to_owned() })
     }
 
-    /// Ends it and gives what was seen.
+    /// Ends it and gives what was seen; fails if anything was missed.
     pub fn stop(mut self) -> Result<Vec<Frame>> {
+        thread::sleep(HANDED_OVER);
         kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGINT)?;
         self.child.wait()?;
+        let words = self.words.take().and_then(|words| words.join().ok()).unwrap_or_default();
+        let is_whole = words.lines().any(|line| line == "0 packets dropped by kernel");
+        ensure!(is_whole, "the capture is not whole: {words}");
         parse(&std::fs::read(&self.file).with_context(|| self.file.display().to_string())?)
     }
 }

@@ -10,8 +10,12 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use nix::{
+    mount::{MntFlags, MsFlags, mount, umount2},
+    sched::{CloneFlags, unshare},
+};
 
-use super::wait::patience;
+use super::{namespace::Namespace, wait::patience};
 
 /// Long enough for any set-up command on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -21,6 +25,7 @@ const OUTPUT_GRACE: Duration = Duration::from_secs(5);
 /// A program to run.
 #[derive(Clone, Debug)]
 pub struct Run {
+    namespace: Option<Namespace>,
     words: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     input: Option<String>,
@@ -43,12 +48,13 @@ pub struct Done {
 impl Run {
     /// The program `program`, in the caller's namespace.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        Self { words: vec![program.as_ref().to_owned()], env: Vec::new(), input: None, deadline: DEADLINE }
+        let words = vec![program.as_ref().to_owned()];
+        Self { namespace: None, words, env: Vec::new(), input: None, deadline: DEADLINE }
     }
 
     /// The program `program` in the network namespace `namespace`, with a /sys that fits it.
-    pub fn inside(namespace: &str, program: impl AsRef<OsStr>) -> Self {
-        Self::new("ip").args(["netns", "exec", namespace]).arg(program)
+    pub fn inside(namespace: &Namespace, program: impl AsRef<OsStr>) -> Self {
+        Self { namespace: Some(namespace.clone()), ..Self::new(program) }
     }
 
     /// Adds an argument.
@@ -110,14 +116,18 @@ impl Run {
     /// Starts it and leaves it running.
     pub fn spawn(&self, stdout: impl Into<Stdio>, stderr: impl Into<Stdio>) -> Result<Child> {
         let (program, args) = self.words.split_first().context("a program to run")?;
-        Command::new(program)
-            .args(args)
-            .envs(self.env.iter().map(|(name, value)| (name, value)))
-            .stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() })
-            .stdout(stdout)
-            .stderr(stderr)
-            .spawn()
-            .with_context(|| format!("`{self}` did not start; `make deps` installs what the lab needs"))
+        let mut command = Command::new(program);
+        command.args(args).envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.stdin(if self.input.is_some() { Stdio::piped() } else { Stdio::null() }).stdout(stdout).stderr(stderr);
+        let started = match &self.namespace {
+            // A process is born where the thread is that starts it.
+            Some(namespace) => namespace.within(move || {
+                show_own_sys()?;
+                Ok(command.spawn()?)
+            }),
+            None => command.spawn().map_err(Into::into),
+        };
+        started.with_context(|| format!("`{self}` did not start; `make deps` installs what the lab needs"))
     }
 
     fn wait(&self, child: &mut Child) -> Result<ExitStatus> {
@@ -156,8 +166,21 @@ impl Done {
 impl std::fmt::Display for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let words: Vec<_> = self.words.iter().map(|word| word.to_string_lossy()).collect();
+        if let Some(namespace) = &self.namespace {
+            write!(f, "ip netns exec {} ", namespace.name())?;
+        }
         f.write_str(&words.join(" "))
     }
+}
+
+/// Shows this thread, and what it starts, the devices of its network namespace in /sys, as `ip netns exec` does.
+fn show_own_sys() -> Result<()> {
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace of its own")?;
+    mount(none, "/", none, MsFlags::MS_SLAVE | MsFlags::MS_REC, none).context("to keep mounts to itself")?;
+    // Where nothing is mounted, nothing hides what is mounted now.
+    let _ = umount2("/sys", MntFlags::MNT_DETACH);
+    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), none).context("mounting /sys")
 }
 
 fn ignore_broken_pipe(error: std::io::Error) -> std::io::Result<()> {

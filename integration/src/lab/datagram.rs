@@ -19,8 +19,10 @@ use super::{
 /// Between two datagrams: slow enough that no buffer overflows.
 const PACE: Duration = Duration::from_millis(2);
 const PORT: u16 = 7777;
-/// A copy may be late by as much.
+/// A datagram may be late by as much.
 const QUIET: Duration = Duration::from_millis(500);
+/// After all have come, for second copies.
+const COPIES: Duration = Duration::from_millis(100);
 
 /// Where a datagram goes that is for many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +76,7 @@ impl Listener {
         let _ = self.stop.send(quiet);
     }
 
-    /// Ends when nothing came for `quiet`, and gives the number of copies of each datagram.
+    /// Ends when nothing came for `quiet`, or a moment after all have come; gives the number of copies of each datagram.
     pub fn finish(self, quiet: Duration) -> Result<Vec<u32>> {
         self.end(quiet);
         join(self.thread)
@@ -158,7 +160,8 @@ fn count_copies(socket: &UdpSocket, count: u32, stopped: &mpsc::Receiver<Duratio
         if let Ok(asked) = stopped.try_recv() {
             (last, quiet) = (Instant::now(), Some(asked));
         }
-        if quiet.is_some_and(|quiet| last.elapsed() > quiet) {
+        let all_came = copies.iter().all(|copies| *copies > 0);
+        if quiet.is_some_and(|quiet| last.elapsed() > if all_came { quiet.min(COPIES) } else { patience(quiet) }) {
             return Ok(copies);
         }
         let mut bytes = [0; 4];

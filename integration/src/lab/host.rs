@@ -325,6 +325,11 @@ impl Host {
         paths.filter_map(|path| fs::read_to_string(path).ok()).collect()
     }
 
+    /// The kernel's own counters of what its IPsec refused (Documentation/networking/xfrm_proc.rst); empty without IPsec.
+    pub fn ipsec_refused(&self) -> Result<String> {
+        self.0.namespace.run("sh").args(["-c", "cat /proc/net/xfrm_stat 2>/dev/null || true"]).checked()
+    }
+
     /// What the router says about itself, with the end of its log.
     pub fn diagnosis(&self) -> String {
         let mut text = format!("\n===== {} ({}, {})\n", self.name(), self.v4(), self.v6());

@@ -2,13 +2,15 @@
 
 use std::{fs, net::IpAddr, os::unix::fs::PermissionsExt, path::PathBuf, thread, time::Duration};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, ensure};
+use weft::api::Path;
 
 use super::{
     Lab,
     container::{self, Container},
-    datagram::Station,
+    datagram::{Audience, Station, exactly_once},
     host::Host,
+    namespace::join,
     wait::wait_for,
 };
 
@@ -69,13 +71,15 @@ impl Mesh {
 
     /// Whether every router has a direct path to every other, now.
     pub fn expect_direct(&self) -> Result<()> {
-        self.hosts.iter().try_for_each(|host| {
-            let paths = host.paths()?;
-            let direct = paths.iter().filter(|path| path.path == "direct").count();
-            let missing =
-                || anyhow!("{} has {direct} direct paths of {}: {paths:?}", host.name(), self.hosts.len() - 1);
-            if direct + 1 == self.hosts.len() { Ok(()) } else { Err(missing()) }
-        })
+        self.hosts.iter().try_for_each(|host| self.all_direct(host, &host.paths()?))
+    }
+
+    /// Whether these paths of a host are direct ones to every other.
+    pub fn all_direct(&self, host: &Host, paths: &[Path]) -> Result<()> {
+        let direct = paths.iter().filter(|path| path.path == "direct").count();
+        let all = self.hosts.len() - 1;
+        ensure!(direct == all, "{} has {direct} direct paths of {all}: {paths:?}", host.name());
+        Ok(())
     }
 
     /// Pairs of different containers, each both ways.
@@ -87,9 +91,27 @@ impl Mesh {
 
     /// Expects `count` pings between all pairs, by both protocols, to be answered exactly once.
     pub fn all_ping(&self, count: u32) -> Result<()> {
+        let mut pings = Vec::new();
         for (from, to) in self.pairs() {
-            for address in [IpAddr::from(to.v4()?), to.v6()?.into()] {
-                from.ping(address).count(count).all_answered()?;
+            pings.extend([IpAddr::from(to.v4()?), to.v6()?.into()].map(|address| from.ping(address).count(count)));
+        }
+        // All at once: most of the time of each is spent in waiting.
+        let running: Vec<_> = pings.into_iter().map(|ping| thread::spawn(move || ping.all_answered())).collect();
+        let answers: Vec<_> = running.into_iter().map(join).collect();
+        answers.into_iter().try_for_each(|answers| answers.map(drop))
+    }
+
+    /// Expects that `count` datagrams by broadcast and multicast from each container reach every other exactly once.
+    pub fn many_hear(&self, count: u32) -> Result<()> {
+        for audience in [
+            Audience::Broadcast([10, 32, 255, 255].into()),
+            Audience::Group([239, 7, 7, 7].into()),
+            Audience::Group("ff15::77".parse()?),
+        ] {
+            for from in &self.containers {
+                let others = self.containers.iter().filter(|to| to.namespace() != from.namespace());
+                let others = others.map(station).collect::<Result<Vec<_>>>()?;
+                exactly_once(&station(from)?, &others, audience, count)?;
             }
         }
         Ok(())
@@ -106,7 +128,7 @@ pub fn attached(host: &Host, name: &str, number: usize) -> Result<Container> {
 pub fn launch_all(hosts: &[Host], args: impl Fn(&Host) -> Vec<String>) -> Result<()> {
     let launches: Vec<_> = hosts.iter().map(|host| (host.clone(), args(host))).collect();
     let threads: Vec<_> = launches.into_iter().map(|(host, args)| thread::spawn(move || host.launch(&args))).collect();
-    threads.into_iter().try_for_each(super::namespace::join)
+    threads.into_iter().try_for_each(join)
 }
 
 /// The container as sender or receiver of datagrams.

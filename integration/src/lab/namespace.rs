@@ -61,7 +61,7 @@ impl Namespace {
 
     /// A program to run in it.
     pub fn run(&self, program: impl AsRef<std::ffi::OsStr>) -> Run {
-        Run::inside(&self.name, program)
+        Run::inside(self, program)
     }
 
     /// Does `work` on a thread of its own inside; sockets that it opens are of this namespace.

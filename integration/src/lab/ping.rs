@@ -15,7 +15,16 @@ use nix::{
     unistd::Pid,
 };
 
-use super::{command::Run, namespace::Namespace, wait::wait_until};
+use super::{
+    command::Run,
+    namespace::Namespace,
+    wait::{patience, wait_until},
+};
+
+/// For an answer to come after the last request was sent, where one may be missing.
+const LATE: Duration = Duration::from_millis(900);
+/// The same where none may: as long as a starved machine may need.
+const LATE_AT_MOST: Duration = Duration::from_secs(10);
 
 /// A ping to be sent.
 #[derive(Clone, Debug)]
@@ -92,19 +101,26 @@ impl Ping {
 
     /// Sends them all and waits for the answers; none at all is no error here.
     pub fn send(&self) -> Result<Answers> {
-        let run = self.run().args(["-c", &self.count.to_string()]);
-        let span = self.interval * self.count + Duration::from_secs(10);
-        let done = run.deadline(span).output()?;
+        self.answered_within(LATE)
+    }
+
+    /// The same, with so much time for the last answers. By itself ping waits for one interval, which on a starved machine is
+    /// too little; with a deadline it goes on sending until so many were answered. Those further requests do not count.
+    fn answered_within(&self, late: Duration) -> Result<Answers> {
+        let span = self.interval * self.count + late;
+        let seconds = span.as_secs() + u64::from(span.subsec_nanos() > 0);
+        let run = self.run().args(["-c", &self.count.to_string(), "-w", &seconds.to_string()]);
+        let done = run.deadline(span + Duration::from_secs(10)).output()?;
         // ping ends with 1 when nothing was answered, with 2 when it could not even be sent
         ensure!(done.status.code().is_some(), "`{}`: {}", done.command, done.status);
-        let mut answers = parse(&done.stdout)?;
+        let mut answers = parse(&done.stdout, self.count)?;
         answers.errors.extend(done.stderr.lines().map(str::to_owned));
         Ok(answers)
     }
 
     /// Sends them, and expects each to be answered exactly once.
     pub fn all_answered(&self) -> Result<Answers> {
-        let answers = self.send()?;
+        let answers = self.answered_within(patience(LATE_AT_MOST))?;
         let all = answers.received == self.count && answers.duplicates == 0;
         ensure!(all, "ping from {} to {}: {answers:?}", self.namespace.name(), self.to);
         Ok(answers)
@@ -133,8 +149,7 @@ impl Ping {
 
     fn run(&self) -> Run {
         let interval = format!("{:.3}", self.interval.as_secs_f64());
-        let run =
-            self.namespace.run("ping").args(["-n", "-D", "-W", "1", "-i", &interval, "-s", &self.size.to_string()]);
+        let run = self.namespace.run("ping").args(["-n", "-D", "-i", &interval, "-s", &self.size.to_string()]);
         run.args(["-M", if self.whole { "do" } else { "dont" }]).arg(self.to.to_string()).env("LC_ALL", "C")
     }
 }
@@ -142,7 +157,7 @@ impl Ping {
 impl RunningPing {
     /// Answers until now.
     pub fn answers(&self) -> Result<Answers> {
-        parse(&lock(&self.output))
+        parse(&lock(&self.output), u32::MAX)
     }
 
     /// Waits until an answer comes from now on.
@@ -180,20 +195,25 @@ fn now() -> Result<Duration> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?)
 }
 
-fn parse(text: &str) -> Result<Answers> {
-    let mut answers = parse_lines(text);
+/// What ping printed of the first `count` requests.
+fn parse(text: &str, count: u32) -> Result<Answers> {
+    let mut answers = parse_lines(text, count);
     let summary = text.lines().find(|line| line.contains("packets transmitted"));
-    answers.sent = match summary.and_then(|line| line.split(' ').next()) {
-        Some(count) => count.parse().with_context(|| format!("ping printed {text}"))?,
+    let sent = match summary.and_then(|line| line.split(' ').next()) {
+        Some(sent) => sent.parse().with_context(|| format!("ping printed {text}"))?,
         None => 0,
     };
+    answers.sent = count.min(sent);
     Ok(answers)
 }
 
-fn parse_lines(text: &str) -> Answers {
+fn parse_lines(text: &str, count: u32) -> Answers {
     let mut answers = Answers::default();
     for line in text.lines().filter(|line| line.contains("icmp_seq=") || line.starts_with("From ")) {
         let value = |key: &str| line.split_once(key).and_then(|(_, rest)| rest.split([' ', ']']).next());
+        if value("icmp_seq=").and_then(|number| number.parse().ok()).is_some_and(|number: u32| number > count) {
+            continue;
+        }
         match (value("time=").map(str::parse::<f64>), value("[").map(str::parse::<f64>)) {
             (Some(Ok(_)), _) if line.contains("DUP!") => answers.duplicates += 1,
             (Some(Ok(millis)), Some(Ok(at))) => {
@@ -219,9 +239,18 @@ mod tests {
             [1700000001.5] From 10.0.0.1 icmp_seq=2 Destination Host Unreachable\n\n\
             --- 10.0.0.2 ping statistics ---\n\
             2 packets transmitted, 1 received, +1 duplicates, +1 errors, 50% packet loss, time 1001ms\n";
-        let answers = parse(text).unwrap();
+        let answers = parse(text, 2).unwrap();
         assert_eq!((answers.sent, answers.received, answers.duplicates, answers.errors.len()), (2, 1, 1, 1));
         assert_eq!(answers.round_trips, [Duration::from_micros(1500)]);
         assert_eq!(answers.times, [Duration::from_millis(1_700_000_000_500)]);
+    }
+
+    #[test]
+    fn requests_beyond_those_that_were_asked_for_do_not_make_up_for_a_loss() {
+        let answer =
+            |number: u32| format!("[1700000000.5] 64 bytes from 10.0.0.2: icmp_seq={number} ttl=64 time=1 ms\n");
+        let text = answer(1) + &answer(3) + "3 packets transmitted, 2 received, 33% packet loss, time 1001ms\n";
+        let answers = parse(&text, 2).unwrap();
+        assert_eq!((answers.sent, answers.received), (2, 1));
     }
 }

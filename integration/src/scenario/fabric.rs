@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use weft::api::ConnectionState;
+use weft::api::{ConnectionState, Report};
 
 use super::backend::Backend;
 use crate::lab::{
@@ -62,13 +62,14 @@ pub fn wait_settled(mesh: &Mesh, backend: Backend, deadline: Duration) -> Result
 
 /// Whether every router has a direct path to every other, by the backend's method and encryption, with an MTU.
 pub fn expect_carried(mesh: &Mesh, backend: Backend) -> Result<()> {
-    mesh.expect_direct()?;
     for host in &mesh.hosts {
-        for path in host.paths()? {
+        // One question for both: where programs start slowly the answers to two would be of different times.
+        let Report { paths, connections, .. } = host.report()?;
+        mesh.all_direct(host, &paths)?;
+        for path in paths {
             let well = path.method == backend.method() && path.mtu.is_some();
             ensure!(well, "{}'s path should be by {}: {path:?}", host.name(), backend.method());
         }
-        let connections = host.connections()?;
         for connection in connections.iter().filter(|it| it.state == ConnectionState::Established) {
             let well = connection.method == backend.method()
                 && connection.encrypted == backend.encrypted()
@@ -79,13 +80,13 @@ pub fn expect_carried(mesh: &Mesh, backend: Backend) -> Result<()> {
     Ok(())
 }
 
-/// Waits until the path from one host to another is by a method.
+/// Waits until the path from one host to another is direct, by a method.
 pub fn wait_method(host: &Host, nickname: &str, method: &str, deadline: Duration) -> Result<Duration> {
     let look = || {
         let path = host.path_to(nickname)?;
-        ensure!(path.method == method, "by {}: {path:?}", path.method);
+        ensure!(path.path == "direct" && path.method == method, "by {}: {path:?}", path.method);
         Ok(())
     };
-    wait_for(&format!("the path from {} to {nickname} is by {method}", host.name()), deadline, look)
+    wait_for(&format!("the path from {} to {nickname} is direct, by {method}", host.name()), deadline, look)
         .map(|(_, took)| took)
 }

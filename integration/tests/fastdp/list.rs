@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weft_integration::scenario::{Scenario, backend::Backend, suite::Suite};
 
-use super::{block, capture, connect, mtu, replaced, upgrade};
+use super::{block, capture, connect, many, mtu, rekey, replaced, upgrade};
 
 type Except = &'static [(Backend, &'static str)];
 
@@ -15,6 +15,9 @@ const NOTHING_BELOW: &str = "there is nothing below the sleeve to fall back to";
 const WITH_ITS_ROUTER: &str = "the sleeve ends with its router";
 const IN_CLEAR: &str = "in clear by its nature";
 
+const TAKES_LONG: &str = "ten thousand of anything are too many for a guest";
+const LIKE_FASTDP: &str = "the sleeve reads stations where it sends: nothing is programmed";
+
 const NONE: Except = &[];
 const NO_CLEAR: Except = &[(Backend::Vxlan, IN_CLEAR), (Backend::Ovs, IN_CLEAR)];
 const NO_SLEEVE: Except = &[(Backend::Sleeve, NOTHING_BELOW)];
@@ -23,6 +26,12 @@ const ONE_OF_EACH: Except =
     &[(Backend::Sleeve, NOTHING_BELOW), (Backend::Ovs, LIKE_OVS_ESP), (Backend::VxlanEsp, LIKE_OTHERS)];
 const NO_OVS: Except = &[(Backend::Ovs, LIKE_OVS_ESP)];
 const NO_OVS_NOR_VXLAN_ESP: Except = &[(Backend::Ovs, LIKE_OVS_ESP), (Backend::VxlanEsp, LIKE_OTHERS)];
+const VXLAN_ONLY: Except = &[
+    (Backend::Sleeve, LIKE_FASTDP),
+    (Backend::VxlanEsp, TAKES_LONG),
+    (Backend::Ovs, TAKES_LONG),
+    (Backend::OvsEsp, TAKES_LONG),
+];
 const NO_SLEEVE_AS_IT_ENDS: Except = &[(Backend::Sleeve, WITH_ITS_ROUTER)];
 
 /// All scenarios, with what they cost in a guest in seconds.
@@ -42,6 +51,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("mtu::jumbo", mtu::jumbo, 15, NO_OVS),
     Scenario::new("mtu::told_wrong", mtu::told_wrong, 15, NO_OVS_NOR_VXLAN_ESP),
     Scenario::new("upgrade::loses_nothing", upgrade::loses_nothing, 40, NO_SLEEVE_AS_IT_ENDS),
+    Scenario::new("rekey::loses_nothing", rekey::loses_nothing, 80, NO_CLEAR),
+    Scenario::new("many::stations_of_one_peer", many::stations_of_one_peer, 60, VXLAN_ONLY),
     Scenario::new("replaced::by_another", replaced::by_another, 20, NO_OVS),
     Scenario::new("replaced::by_nobody", replaced::by_nobody, 80, NO_OVS),
 ];

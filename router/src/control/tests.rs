@@ -62,6 +62,7 @@ pub(crate) fn node_config() -> NodeConfig {
         conn_limit: 0,
         discovery: true,
         trusted_subnets: Vec::new(),
+        rekey_after: weft::link::keys::REKEY_AFTER,
         targets: Vec::new(),
         cipher: Cipher::Aes256Gcm,
         started: 1_700_000_000,

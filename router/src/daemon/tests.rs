@@ -74,6 +74,7 @@ fn config(directory: &Path) -> Config {
         resume: false,
         mtu: None,
         fastdp: Mode::Off,
+        rekey_after: weft::link::keys::REKEY_AFTER,
         esp_lanes: None,
         bridge: "weft".to_owned(),
         http_addr: Some("127.0.0.1:6784".parse().unwrap()),

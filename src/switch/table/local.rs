@@ -1,6 +1,9 @@
 //! Stations on our own bridge.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use super::{Claim, LEARNT_FOR, MOVE_PAUSE, STATION_ADDRESSES_MAX, STATIONS_MAX};
 use crate::{gossip::address::is_single, id::Mac, time::Time};
@@ -18,6 +21,10 @@ pub(super) struct Station {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Local {
     stations: BTreeMap<Mac, Station>,
+    /// Learnt ones, by when they were seen last.
+    learnt: BTreeSet<(Time, Mac)>,
+    /// Who has an address.
+    holders: BTreeMap<IpAddr, BTreeSet<Mac>>,
     lost: BTreeMap<Mac, Time>,
 }
 
@@ -61,8 +68,8 @@ impl Local {
         let evicted = if self.stations.contains_key(&mac) || self.stations.len() < STATIONS_MAX {
             None
         } else {
-            let Some(oldest) = self.oldest_learnt() else { return (Vec::new(), None) };
-            self.stations.remove(&oldest);
+            let Some((_, oldest)) = self.learnt.first().copied() else { return (Vec::new(), None) };
+            self.remove(oldest);
             Some(oldest)
         };
         let mut touched = self.take_addresses(mac, addresses);
@@ -70,12 +77,17 @@ impl Local {
         let fresh = Station { attached, addresses: Vec::new(), moves, seen: now };
         let station = self.stations.entry(mac).or_insert(fresh);
         let before = station.claim();
+        self.learnt.remove(&(station.seen, mac));
         station.attached |= attached;
         (station.seen, station.moves) = (now, moves);
+        if !station.attached {
+            self.learnt.insert((now, mac));
+        }
         for address in addresses.iter().filter(|address| is_single(**address) && !address.is_loopback()) {
             // A station with too many keeps the first ones: dropping old ones would be told to everybody again and again.
             if !station.addresses.contains(address) && station.addresses.len() < STATION_ADDRESSES_MAX {
                 station.addresses.push(*address);
+                self.holders.entry(*address).or_default().insert(mac);
             }
         }
         if is_new || station.claim() != before {
@@ -89,7 +101,7 @@ impl Local {
         let Some(station) = self.stations.get(&mac) else { return false };
         let is_withdrawn = !station.attached;
         if is_withdrawn {
-            self.stations.remove(&mac);
+            self.remove(mac);
         }
         self.lost.retain(|_, lost| now.since(*lost) < MOVE_PAUSE);
         if self.lost.len() < STATIONS_MAX {
@@ -99,38 +111,49 @@ impl Local {
     }
 
     pub(super) fn remove(&mut self, mac: Mac) -> Option<Station> {
-        self.stations.remove(&mac)
+        let station = self.stations.remove(&mac)?;
+        self.learnt.remove(&(station.seen, mac));
+        for address in &station.addresses {
+            self.release(*address, mac);
+        }
+        Some(station)
     }
 
     /// Takes out learnt stations that were not seen for long.
     pub(super) fn expire(&mut self, now: Time) -> Vec<Mac> {
-        let is_old = |_: &Mac, station: &mut Station| !station.attached && now.since(station.seen) >= LEARNT_FOR;
-        self.stations.extract_if(.., is_old).map(|(mac, _)| mac).collect()
+        let is_old = |(seen, _): &&(Time, Mac)| now.since(*seen) >= LEARNT_FOR;
+        let old: Vec<Mac> = self.learnt.iter().take_while(is_old).map(|(_, mac)| *mac).collect();
+        old.iter().for_each(|mac| drop(self.remove(*mac)));
+        old
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.learnt().map(|(_, seen)| seen + LEARNT_FOR).min()
-    }
-
-    fn learnt(&self) -> impl Iterator<Item = (Mac, Time)> {
-        self.stations.iter().filter(|(_, station)| !station.attached).map(|(mac, station)| (*mac, station.seen))
-    }
-
-    fn oldest_learnt(&self) -> Option<Mac> {
-        self.learnt().min_by_key(|(_, seen)| *seen).map(|(mac, _)| mac)
+        self.learnt.first().map(|(seen, _)| *seen + LEARNT_FOR)
     }
 
     /// On one bridge an address is where it was seen last: learnt stations that had it have it no more.
     fn take_addresses(&mut self, mac: Mac, addresses: &[IpAddr]) -> Vec<Mac> {
-        let mut touched = Vec::new();
-        for (other, station) in self.stations.iter_mut().filter(|(other, station)| **other != mac && !station.attached)
-        {
-            let before = station.addresses.len();
-            station.addresses.retain(|address| !addresses.contains(address));
-            if station.addresses.len() < before {
-                touched.push(*other);
+        let mut touched = BTreeSet::new();
+        for address in addresses {
+            let others: Vec<Mac> = self.holders.get(address).into_iter().flatten().copied().collect();
+            for other in others.into_iter().filter(|other| *other != mac) {
+                if let Some(station) = self.stations.get_mut(&other).filter(|station| !station.attached) {
+                    station.addresses.retain(|had| had != address);
+                    self.release(*address, other);
+                    touched.insert(other);
+                }
             }
         }
-        touched
+        touched.into_iter().collect()
+    }
+
+    /// A station has an address no more.
+    fn release(&mut self, address: IpAddr, mac: Mac) {
+        if let Some(holders) = self.holders.get_mut(&address) {
+            holders.remove(&mac);
+            if holders.is_empty() {
+                self.holders.remove(&address);
+            }
+        }
     }
 }
