@@ -265,6 +265,7 @@ fn node_config(config: &Config, store: &Store, host: &dyn Host, targets: Vec<Tar
         discovery: config.discovery,
         trusted_subnets: config.trusted_subnets.clone(),
         targets,
+        allocation: None,
         cipher: if host.facts().aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 },
         started,
     }

@@ -182,6 +182,7 @@ impl Origin {
             discovery: self.discovery,
             trusted_subnets: self.trusted_subnets,
             targets: self.targets,
+            allocation: None,
             cipher: self.cipher,
             started: self.started,
         };

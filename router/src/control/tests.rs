@@ -63,6 +63,7 @@ pub(crate) fn node_config() -> NodeConfig {
         discovery: true,
         trusted_subnets: Vec::new(),
         targets: Vec::new(),
+        allocation: None,
         cipher: Cipher::Aes256Gcm,
         started: 1_700_000_000,
     }
