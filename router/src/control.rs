@@ -294,6 +294,8 @@ impl<S: Sleeve> Control<S> {
                     fast.send_encap(to, &bytes);
                 }
             }
+            // Without an allocation in its configuration the node says neither.
+            Output::Keep(_) | Output::AddressAnswer { .. } => {}
             Output::Event(event) => self.happened(event),
         }
         None

@@ -266,6 +266,7 @@ fn node_config(config: &Config, store: &Store, host: &dyn Host, targets: Vec<Tar
         trusted_subnets: config.trusted_subnets.clone(),
         rekey_after: config.rekey_after,
         targets,
+        allocation: None,
         cipher: if host.facts().aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 },
         started,
     }

@@ -185,6 +185,7 @@ impl Origin {
             trusted_subnets: self.trusted_subnets,
             rekey_after: self.rekey_after,
             targets: self.targets,
+            allocation: None,
             cipher: self.cipher,
             started: self.started,
         };

@@ -30,6 +30,7 @@ fn config(secret: NetworkSecret, entropy: &Entropy) -> NodeConfig {
         trusted_subnets: Vec::new(),
         rekey_after: crate::link::keys::REKEY_AFTER,
         targets: vec!["10.0.0.9".parse().unwrap()],
+        allocation: None,
         cipher: Cipher::Aes256Gcm,
         started: 1_700_000_000,
     }

@@ -64,6 +64,7 @@ pub(crate) fn node_config() -> NodeConfig {
         trusted_subnets: Vec::new(),
         rekey_after: weft::link::keys::REKEY_AFTER,
         targets: Vec::new(),
+        allocation: None,
         cipher: Cipher::Aes256Gcm,
         started: 1_700_000_000,
     }

@@ -251,6 +251,7 @@ fn report() -> Report {
                 reason: "direct link silent".to_owned(),
             },
         ],
+        ipam: Default::default(),
         counters: std::collections::BTreeMap::new(),
     }
 }
