@@ -29,8 +29,8 @@ pub const ORIGINS_MAX: usize = 4096;
 pub const ENTRIES_MAX: usize = 4096;
 /// Removed entries that are remembered of one origin. Whoever missed more is told what lives instead.
 pub const TOMBSTONES_MAX: usize = 256;
-/// Longest encoded key in bytes.
-pub const KEY_MAX: usize = 64;
+/// Longest encoded key in bytes: a name with its owner ([`crate::names::entry::Key`]).
+pub const KEY_MAX: usize = 520;
 /// Longest encoded value in bytes: the record of a peer with [`crate::topology::record::LINKS_MAX`] links.
 pub const VALUE_MAX: usize = 20 * 1024;
 /// Longest digest or delta in bytes. With its envelope it fits one Noise message (65535 bytes, Noise §3).
@@ -45,17 +45,20 @@ pub enum ChannelId {
     Topology,
     /// Stations and who has them: [`crate::switch::table`].
     Endpoints,
+    /// Names and where they lead: [`crate::names`].
+    Names,
 }
 
 impl ChannelId {
     /// All channels.
-    pub const ALL: [Self; 2] = [Self::Topology, Self::Endpoints];
+    pub const ALL: [Self; 3] = [Self::Topology, Self::Endpoints, Self::Names];
 
     /// The number on the wire.
     pub fn number(self) -> u32 {
         match self {
             Self::Topology => 1,
             Self::Endpoints => 2,
+            Self::Names => 4,
         }
     }
 
@@ -69,6 +72,7 @@ impl ChannelId {
         match self {
             Self::Topology => "topology",
             Self::Endpoints => "endpoints",
+            Self::Names => "names",
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod frame;
 pub mod gossip;
 pub mod id;
 pub mod link;
+pub mod names;
 pub mod node;
 pub mod plane;
 pub mod secret;

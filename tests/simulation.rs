@@ -6,6 +6,8 @@
 
 #[path = "simulation/fast.rs"]
 mod fast;
+#[path = "simulation/names.rs"]
+mod names;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

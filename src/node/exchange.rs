@@ -14,8 +14,14 @@ use super::{
 };
 use crate::{
     entropy::Entropy,
-    gossip::{ChannelId, message::ControlMessage, origin::Incarnation},
+    gossip::{
+        ChannelId,
+        message::ControlMessage,
+        origin::Incarnation,
+        replica::{Replica, SetError},
+    },
     id::{ConnId, Mac, PeerName},
+    names::entry::{Addresses, Key},
     switch::table::{Change, Claim},
     time::Time,
     topology::record::{PeerRecord, Topology},
@@ -47,6 +53,7 @@ pub(super) struct Exchange {
     entropy: Entropy,
     topology: Channel<(), PeerRecord>,
     endpoints: Channel<Mac, Claim>,
+    names: Channel<Key, Addresses>,
     messages: VecDeque<(To, ControlMessage)>,
     /// Deltas merged lately, without a gap. To merge them again would change nothing.
     seen: VecDeque<(ChannelId, Vec<u8>)>,
@@ -72,6 +79,7 @@ impl Exchange {
             entropy,
             topology: Channel::new(name, incarnation),
             endpoints: Channel::new(name, incarnation),
+            names: Channel::new(name, incarnation),
             messages: VecDeque::new(),
             seen: VecDeque::new(),
             compare_at: Time::ZERO + COMPARE_INTERVAL,
@@ -103,6 +111,29 @@ impl Exchange {
     /// Stations of others that changed since last asked.
     pub(super) fn take_changed_stations(&mut self) -> BTreeSet<(PeerName, Mac)> {
         self.endpoints.take_changed()
+    }
+
+    /// All peers' names.
+    pub(super) fn names(&self) -> &Replica<Key, Addresses> {
+        &self.names.replica
+    }
+
+    /// Names, ours included, that changed since last asked.
+    pub(super) fn take_changed_names(&mut self) -> BTreeSet<(PeerName, Key)> {
+        self.names.take_changed()
+    }
+
+    /// Tells all where a name of ours leads now; None for nowhere. Fails when there is no room for it.
+    pub(super) fn set_name(&mut self, key: Key, addresses: Option<Addresses>) -> Result<(), SetError> {
+        let delta = match addresses {
+            Some(addresses) => self.names.replica.set(key.clone(), addresses)?,
+            None => self.names.replica.remove(&key),
+        };
+        if let Some(delta) = delta {
+            self.names.note(self.name, key);
+            self.flood(ChannelId::Names, delta, None);
+        }
+        Ok(())
     }
 
     /// Tells all what we are now.
@@ -196,6 +227,12 @@ impl Exchange {
         self.endpoints.replica.remove_origin(peer)
     }
 
+    /// Forgets a peer's names; returns them.
+    pub(super) fn forget_names(&mut self, peer: PeerName) -> Vec<Key> {
+        self.seen.clear();
+        self.names.replica.remove_origin(peer)
+    }
+
     /// Sends digests that are owed, and compares with all neighbours now and then.
     pub(super) fn handle_timeout(&mut self, connections: &Connections, include: impl Fn(PeerName) -> bool, now: Time) {
         if self.deadline().is_none_or(|at| at > now) {
@@ -229,6 +266,7 @@ impl Exchange {
         match channel {
             ChannelId::Topology => &self.topology,
             ChannelId::Endpoints => &self.endpoints,
+            ChannelId::Names => &self.names,
         }
     }
 
@@ -236,6 +274,7 @@ impl Exchange {
         match channel {
             ChannelId::Topology => &mut self.topology,
             ChannelId::Endpoints => &mut self.endpoints,
+            ChannelId::Names => &mut self.names,
         }
     }
 

@@ -6,6 +6,7 @@ use super::input::Target;
 use crate::{
     fastdp::Plan,
     id::{ConnId, PeerName},
+    names::{self, Held, RequestError},
     switch::forwarding::{Forwarding, Route},
 };
 
@@ -51,6 +52,12 @@ pub enum Output {
         /// The whole packet.
         bytes: Vec<u8>,
     },
+    /// What came of the last [`super::input::Input::Names`]: how many addresses were added or taken.
+    NamesAnswer(Result<usize, RequestError>),
+    /// Answer queries for names by this from now on.
+    Names(names::Table),
+    /// This peer's own names, to be kept for its next run.
+    OwnNames(Vec<Held>),
     /// Something to log, count, or keep.
     Event(Event),
 }

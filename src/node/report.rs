@@ -47,6 +47,8 @@ impl Node {
             peers: self.peer_lines(),
             endpoints: self.table.list(|peer| self.nickname(peer)),
             paths: self.path_lines(),
+            names: self.names.table().list(|peer| self.nickname(peer)),
+            dns: None,
             counters: self.counters(),
         }
     }
