@@ -103,7 +103,8 @@ mod tests {
         for text in ["web", "Web.Weft.Local", "web.weft.local.", "_srv.a-b.x", "1.2"] {
             assert_eq!(name(text).as_str(), text.trim_end_matches('.').to_lowercase());
         }
-        let longest = [&"a".repeat(63), &"b".repeat(63), &"c".repeat(63), &"d".repeat(61)].map(String::as_str).join(".");
+        let longest =
+            [&"a".repeat(63), &"b".repeat(63), &"c".repeat(63), &"d".repeat(61)].map(String::as_str).join(".");
         assert_eq!((longest.len(), name(&longest).as_str()), (NAME_MAX, &*longest));
     }
 

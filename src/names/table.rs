@@ -41,8 +41,7 @@ impl Table {
 
     /// One line for each name of each owner, in their order.
     pub fn list(&self, nickname: impl Fn(PeerName) -> Option<Nickname>) -> Vec<api::NameLine> {
-        let holders =
-            self.names.iter().flat_map(|(name, holders)| holders.iter().map(move |(by, to)| (name, by, to)));
+        let holders = self.names.iter().flat_map(|(name, holders)| holders.iter().map(move |(by, to)| (name, by, to)));
         let line = |(hostname, (peer, owner), addresses): (&DnsName, &(PeerName, Owner), &Vec<IpAddr>)| api::NameLine {
             hostname: hostname.clone(),
             addresses: addresses.clone(),
