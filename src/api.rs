@@ -4,12 +4,13 @@ pub mod address;
 pub mod allocation;
 pub mod text;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{Mac, NetworkName, Nickname, PeerName},
+    names::{DnsName, Owner},
     node::input::Target,
 };
 
@@ -33,6 +34,12 @@ pub struct Report {
     /// Addresses that the network gives out.
     #[serde(default)]
     pub ipam: allocation::AddressStatus,
+    /// Names of the whole network.
+    #[serde(default)]
+    pub names: Vec<NameLine>,
+    /// How this router answers queries for names; null if it does not.
+    #[serde(default)]
+    pub dns: Option<DnsServer>,
     /// Counters of the node and of the data plane, by name.
     pub counters: std::collections::BTreeMap<String, u64>,
 }
@@ -194,6 +201,76 @@ pub struct Path {
     pub since: u64,
     /// Why.
     pub reason: String,
+}
+
+/// One line of `weft status dns`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NameLine {
+    /// The name in DNS.
+    pub hostname: DnsName,
+    /// Where it leads.
+    pub addresses: Vec<IpAddr>,
+    /// Who has it: a container, `weft:expose` for the host, `weft:extern` for nobody on the network.
+    pub owner: Owner,
+    /// The peer that says so.
+    pub name: PeerName,
+    /// That peer's nickname, if known.
+    pub nickname: Option<Nickname>,
+}
+
+/// `GET /dns`: how a router answers queries for names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DnsServer {
+    /// The domain of all names.
+    pub domain: DnsName,
+    /// Seconds for which answers may be kept.
+    pub ttl_s: u32,
+    /// Where it listens, by UDP and TCP.
+    pub listening: Vec<SocketAddr>,
+    /// Who is asked for all other names, in this order.
+    pub upstream: Vec<SocketAddr>,
+}
+
+/// `POST /dns/add`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NameAddRequest {
+    /// Who gets the name; `weft:extern` if left out.
+    #[serde(default)]
+    pub owner: Option<Owner>,
+    /// The name, with or without the domain.
+    pub name: DnsName,
+    /// Where it leads.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// `POST /dns/remove`. What is left out means all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NameRemoveRequest {
+    /// Whose names.
+    #[serde(default)]
+    pub owner: Option<Owner>,
+    /// Which name, with or without the domain.
+    #[serde(default)]
+    pub name: Option<DnsName>,
+    /// Which addresses.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The answer to `POST /dns/add` and `POST /dns/remove`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NamesChanged {
+    /// How many addresses of names were added or taken.
+    pub changed: usize,
+}
+
+/// The answer to `GET /dns/lookup/…`: where a name leads, or which names an address has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Lookup {
+    /// The names: the one asked for, whole, or those of the address.
+    pub names: Vec<DnsName>,
+    /// The addresses: those of the name, or the one asked for.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// `POST /connect`.

@@ -29,8 +29,8 @@ pub const ORIGINS_MAX: usize = 4096;
 pub const ENTRIES_MAX: usize = 12_288;
 /// Removed entries that are remembered of one origin. Whoever missed more is told what lives instead.
 pub const TOMBSTONES_MAX: usize = 256;
-/// Longest encoded key in bytes.
-pub const KEY_MAX: usize = 64;
+/// Longest encoded key in bytes: a name with its owner ([`crate::names::entry::Key`]).
+pub const KEY_MAX: usize = 520;
 /// Longest encoded value in bytes: the record of a peer with [`crate::topology::record::LINKS_MAX`] links.
 pub const VALUE_MAX: usize = 20 * 1024;
 /// Longest digest or delta in bytes. A delta may have to list the numbers of [`ENTRIES_MAX`] entries that still live, each with
@@ -48,11 +48,13 @@ pub enum ChannelId {
     Endpoints,
     /// Who may give out which addresses: [`crate::ipam`].
     Addresses,
+    /// Names and where they lead: [`crate::names`].
+    Names,
 }
 
 impl ChannelId {
     /// All channels.
-    pub const ALL: [Self; 3] = [Self::Topology, Self::Endpoints, Self::Addresses];
+    pub const ALL: [Self; 4] = [Self::Topology, Self::Endpoints, Self::Addresses, Self::Names];
 
     /// The number on the wire.
     pub fn number(self) -> u32 {
@@ -60,6 +62,7 @@ impl ChannelId {
             Self::Topology => 1,
             Self::Endpoints => 2,
             Self::Addresses => 3,
+            Self::Names => 4,
         }
     }
 
@@ -74,6 +77,7 @@ impl ChannelId {
             Self::Topology => "topology",
             Self::Endpoints => "endpoints",
             Self::Addresses => "addresses",
+            Self::Names => "names",
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod gossip;
 pub mod id;
 pub mod ipam;
 pub mod link;
+pub mod names;
 pub mod node;
 pub mod plane;
 pub mod secret;

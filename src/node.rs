@@ -16,6 +16,7 @@ mod exchange;
 pub mod input;
 mod links;
 mod load;
+mod names;
 pub mod output;
 mod plan;
 mod report;
@@ -31,6 +32,7 @@ use connections::{ConnectionEvent, Connections, Ended};
 use exchange::Exchange;
 use input::{Input, Target};
 use links::{LinkChange, Links};
+use names::Names;
 use output::{Event, Output};
 use plan::Planner;
 use routes::Routes;
@@ -99,6 +101,7 @@ pub struct Node {
     maker: Maker,
     exchange: Exchange,
     table: Table,
+    names: Names,
     planner: Planner,
     addresses: Addresses,
     routes: Routes,
@@ -148,6 +151,7 @@ impl Node {
             maker,
             exchange: Exchange::new(name, incarnation, entropy.clone()),
             table: Table::new(name),
+            names: Names::default(),
             planner: Planner::default(),
             addresses,
             routes: Routes::default(),
@@ -166,6 +170,11 @@ impl Node {
     /// Its name.
     pub fn name(&self) -> PeerName {
         self.name
+    }
+
+    /// How many peers have told who they are, ourselves included.
+    pub fn peers_known(&self) -> usize {
+        self.exchange.topology().origins().count()
     }
 
     /// Takes one input.
@@ -191,6 +200,10 @@ impl Node {
             Input::StationGone { mac } => {
                 let changes = self.table.station_gone(mac);
                 self.share(changes);
+            }
+            Input::Names(request) => {
+                let result = self.names.request(self.name, &mut self.exchange, request);
+                self.outputs.push_back(Output::NamesAnswer(result));
             }
             Input::SessionWanted { peer } => self.links.want(peer, now),
             Input::SessionWorn { index } => self.links.worn(index, now),
@@ -236,6 +249,7 @@ impl Node {
             self.maker.deadline(),
             self.exchange.deadline(),
             self.table.deadline(),
+            self.names.deadline(),
             self.planner.deadline(),
             self.routes.deadline(),
             self.addresses.deadline(),
@@ -407,6 +421,7 @@ impl Node {
             self.share(changes);
             self.unpublished = true;
         }
+        self.names.follow(&mut self.exchange);
     }
 
     fn update_routes(&mut self, now: Time) -> bool {
@@ -473,6 +488,7 @@ impl Node {
             let changes = self.table.remote(peer, mac, None, now);
             self.share(changes);
         }
+        self.names.forget(peer, &mut self.exchange);
         if self.links.forget(peer, now) {
             self.outputs.push_back(Output::Event(Event::PeerGone { peer }));
         }
@@ -509,6 +525,7 @@ impl Node {
             self.outputs.push_back(Output::Forwarding(self.snapshot()));
             self.planner.invalidate();
         }
+        self.outputs.extend(self.names.publish(self.name, &self.exchange, now));
         if self.links.take_replanned() {
             self.planner.invalidate();
         }
@@ -550,6 +567,7 @@ impl Node {
         while let Some(output) = self.connections.poll_output() {
             self.outputs.push_back(output);
         }
+        self.outputs.extend(self.names.last(self.name, &self.exchange));
         self.left = true;
     }
 }

@@ -30,6 +30,7 @@ use crate::{
     entropy::Entropy,
     fastdp::{Plan, SaSet},
     id::{ConnId, Mac, PeerName},
+    names::{self, Held, NameRequest, RequestError},
     node::{
         Node, NodeConfig,
         input::{Input, Origin, Target},
@@ -225,6 +226,27 @@ impl Simulation {
         host.node.report(host.local(self.now))
     }
 
+    /// How many peers host `id` has a record of, itself included: cheaper to ask than [`Self::report`].
+    pub fn peers_known(&self, id: HostId) -> usize {
+        self.hosts[id].node.peers_known()
+    }
+
+    /// The names that host `id` answers queries by.
+    pub fn names(&self, id: HostId) -> &names::Table {
+        &self.hosts[id].names
+    }
+
+    /// What host `id` would keep of its own names for its next run.
+    pub fn own_names(&self, id: HostId) -> &[Held] {
+        &self.hosts[id].own_names
+    }
+
+    /// Asks for a change of host `id`'s own names.
+    pub fn change_names(&mut self, id: HostId, request: NameRequest) -> Option<Result<usize, RequestError>> {
+        self.handle(id, Input::Names(request));
+        self.hosts[id].names_answer.take()
+    }
+
     /// Inputs and outputs of host `id` so far: messages on TCP, datagrams, and bytes of both, sent.
     pub fn sent(&self, id: HostId) -> (u64, u64) {
         (self.hosts[id].sent_messages, self.hosts[id].sent_bytes)
@@ -326,6 +348,9 @@ impl Simulation {
             Output::AddressAnswer { id: request, result } => {
                 self.hosts[id].answers.insert(request, (result, self.now));
             }
+            Output::NamesAnswer(result) => self.hosts[id].names_answer = Some(result),
+            Output::Names(table) => self.hosts[id].names = table,
+            Output::OwnNames(own) => self.hosts[id].own_names = own,
             Output::Event(event) => self.hosts[id].remember(event),
         }
     }

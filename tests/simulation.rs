@@ -8,6 +8,8 @@
 mod addresses;
 #[path = "simulation/fast.rs"]
 mod fast;
+#[path = "simulation/names.rs"]
+mod names;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use weft::node::input::Target;
+use weft::{names::DnsName, node::input::Target};
 use weft_router::{
     Config,
     config::{DEFAULT_DATA_DIR, DEFAULT_RUN_DIR},
@@ -133,6 +133,20 @@ pub(crate) enum Verb {
     Expose(Expose),
     /// Take this host's addresses on the network away again
     Hide(Hide),
+    /// Give addresses, or a container, a name that the whole network finds
+    DnsAdd(DnsAdd),
+    /// Take names away that were given on this host
+    DnsRemove(DnsRemove),
+    /// Print where a name leads, or which names an address has
+    DnsLookup {
+        /// A name, with or without the domain, or an address
+        name: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print options for `docker run`, by which a container finds the network's names
+    DnsArgs,
     /// Print a new network secret, for `--password-file`
     Secret,
     /// Print the version
@@ -166,6 +180,8 @@ pub(crate) enum What {
     Endpoints,
     /// How frames get to each peer, and why
     Paths,
+    /// Names of the network, where they lead, and whose they are
+    Dns,
 }
 
 /// `weft attach`.
@@ -174,6 +190,9 @@ pub(crate) struct Attach {
     /// Add no route for multicast in the container
     #[arg(long)]
     pub(crate) no_multicast_route: bool,
+    /// A name for the container, with or without the domain; may be given several times. It is gone when the container is
+    #[arg(long = "name", value_name = "NAME")]
+    pub(crate) names: Vec<DnsName>,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -202,7 +221,14 @@ pub(crate) struct Detach {
 
 /// `weft expose`.
 #[derive(Args)]
+#[command(disable_help_flag = true)]
 pub(crate) struct Expose {
+    /// A name for this host, with or without the domain; may be given several times
+    #[arg(short = 'h', long = "name", value_name = "NAME")]
+    pub(crate) names: Vec<DnsName>,
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
     /// Leave source addresses as they are when traffic leaves the network through this host
     #[arg(long)]
     pub(crate) without_masquerade: bool,
@@ -212,6 +238,33 @@ pub(crate) struct Expose {
     /// Addresses with prefix length, such as 10.32.1.1/24 or fd00::1/64
     #[arg(value_name = "CIDR", required = true)]
     pub(crate) addresses: Vec<String>,
+}
+
+/// `weft dns-add`.
+#[derive(Args)]
+#[command(
+    override_usage = "weft dns-add [OPTIONS] NAME ADDRESS…\n       weft dns-add [OPTIONS] [ADDRESS…] CONTAINER NAME"
+)]
+pub(crate) struct DnsAdd {
+    /// Addresses, if not all of the container's; a container, named as at attach; and the name, with or without the domain.
+    /// A container's name is gone when the container is
+    #[arg(value_name = "WORD", required = true)]
+    pub(crate) words: Vec<String>,
+}
+
+/// `weft dns-remove`.
+#[derive(Args)]
+#[command(
+    override_usage = "weft dns-remove [OPTIONS] NAME [ADDRESS…]\n       weft dns-remove [OPTIONS] [ADDRESS…] CONTAINER NAME\n       \
+    weft dns-remove [OPTIONS] ADDRESS…\n       weft dns-remove [OPTIONS] --all CONTAINER"
+)]
+pub(crate) struct DnsRemove {
+    /// All names of this container
+    #[arg(long, value_name = "CONTAINER", conflicts_with = "words")]
+    pub(crate) all: Option<String>,
+    /// Which: the name, of this container only, with these addresses only; or whatever leads to these addresses
+    #[arg(value_name = "WORD", required_unless_present = "all")]
+    pub(crate) words: Vec<String>,
 }
 
 /// `weft hide`.

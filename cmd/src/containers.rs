@@ -1,19 +1,24 @@
 //! `weft attach`, `detach`, `ps`, `expose` and `hide`.
 
 use ipnet::IpNet;
-use weft::api::{Addresses, AttachRequest, Attachment, ExposeRequest, address};
+use weft::{
+    api::{Addresses, AttachRequest, Attachment, ExposeRequest, address},
+    names::owner::EXPOSED,
+};
 
 use crate::{
     cli::{Attach, Detach, Expose, Hide},
     client::Client,
-    output,
+    names, output,
 };
 
 /// Plugs a container in.
 pub(crate) fn attach(client: &Client, attach: Attach) -> anyhow::Result<()> {
-    let Attach { no_multicast_route, json, addresses, container } = attach;
-    let request = AttachRequest { container, addresses: parsed(&addresses)?, no_multicast_route };
-    show(&client.post("/attach", &request)?, json)
+    let Attach { no_multicast_route, names, json, addresses, container } = attach;
+    let request = AttachRequest { container: container.clone(), addresses: parsed(&addresses)?, no_multicast_route };
+    let attached: Addresses = client.post("/attach", &request)?;
+    names::register(client, &container, &names, &attached.addresses)?;
+    show(&attached, json)
 }
 
 /// Unplugs a container, wholly or in part.
@@ -25,8 +30,11 @@ pub(crate) fn detach(client: &Client, detach: Detach) -> anyhow::Result<()> {
 
 /// Gives this host addresses.
 pub(crate) fn expose(client: &Client, expose: Expose) -> anyhow::Result<()> {
-    let Expose { without_masquerade, json, addresses } = expose;
-    show(&client.post("/expose", &ExposeRequest { addresses: parsed(&addresses)?, without_masquerade })?, json)
+    let Expose { names, without_masquerade, json, addresses, .. } = expose;
+    let request = ExposeRequest { addresses: parsed(&addresses)?, without_masquerade };
+    let exposed: Addresses = client.post("/expose", &request)?;
+    names::register(client, EXPOSED, &names, &exposed.addresses)?;
+    show(&exposed, json)
 }
 
 /// Takes addresses of this host away.

@@ -15,9 +15,13 @@ use serde::{Deserialize, de};
 use weft::{
     id::{NetworkName, Nickname},
     link::keys::{REKEY_AFTER, REKEY_AFTER_MIN},
+    names::DnsName,
     node::input::Target,
 };
-use weft_router::fastdp::{Mode, ModeError};
+use weft_router::{
+    dns::{Listen, PORT},
+    fastdp::{Mode, ModeError},
+};
 
 /// Options of a router; what is not given is `None`, so that the file or the default may say.
 #[derive(Args, Deserialize, Default)]
@@ -84,6 +88,28 @@ pub(crate) struct RouterFlags {
     #[arg(long, value_name = "SECONDS", hide = true, help_heading = "Security")]
     #[serde(alias = "rekey-after")]
     pub(crate) rekey_after: Option<RekeyAfter>,
+    /// Domain of the network's names [default: weft.local]
+    #[arg(long, value_name = "DOMAIN", help_heading = "Names")]
+    #[serde(alias = "dns-domain")]
+    pub(crate) dns_domain: Option<DnsName>,
+    /// For how many seconds the answer to a query may be kept [default: 1]
+    #[arg(long, value_name = "SECONDS", help_heading = "Names")]
+    #[serde(alias = "dns-ttl")]
+    pub(crate) dns_ttl: Option<u32>,
+    /// Where queries for names are answered, by UDP and TCP: `bridge` for all addresses of this host on the network, at
+    /// port 53, as soon as it has any; or addresses of this host, each with a port or port 53. Only who is on the device
+    /// with the address, or the host itself, is answered [default: bridge]
+    #[arg(long, value_name = "ADDRESS[:PORT],…", conflicts_with = "no_dns", help_heading = "Names")]
+    #[serde(alias = "dns-listen")]
+    pub(crate) dns_listen: Option<DnsListen>,
+    /// Answer no queries for names
+    #[arg(long, help_heading = "Names")]
+    #[serde(alias = "no-dns")]
+    pub(crate) no_dns: bool,
+    /// File that lists the servers to ask for all other names [default: /etc/resolv.conf]
+    #[arg(long, value_name = "FILE", help_heading = "Names")]
+    #[serde(alias = "resolv-conf")]
+    pub(crate) resolv_conf: Option<PathBuf>,
 
     /// Where status and metrics are served by HTTP, read-only; `off` for nowhere [default: 127.0.0.1:6784]
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Watching")]
@@ -174,6 +200,32 @@ impl FromStr for HttpAddr {
     }
 }
 
+/// Where queries for names are answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct DnsListen(pub(crate) Listen);
+
+impl FromStr for DnsListen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "bridge" {
+            return Ok(Self(Listen::Bridge));
+        }
+        let place = |word: &str| {
+            let address: IpAddr = match word.parse() {
+                Ok(address) => address,
+                Err(_) => return word.parse().ok().filter(|place: &SocketAddr| place.port() != 0),
+            };
+            Some(SocketAddr::new(address, PORT))
+        };
+        let is_one = |place: &SocketAddr| !place.ip().is_unspecified() && !place.ip().is_multicast();
+        let places = text.split(',').map(|word| place(word).filter(is_one)).collect::<Option<_>>();
+        let bad =
+            || format!("`{text}` is neither `bridge` nor addresses of this host, such as 10.32.0.1 or [fd00::1]:5353");
+        places.map(|places| Self(Listen::At(places))).ok_or_else(bad)
+    }
+}
+
 /// How much is logged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -226,6 +278,12 @@ impl<'de> Deserialize<'de> for Mtu {
 impl<'de> Deserialize<'de> for RekeyAfter {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         u64::deserialize(deserializer)?.to_string().parse().map_err(de::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for DnsListen {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer)
     }
 }
 

@@ -8,6 +8,7 @@ mod handover;
 mod launch;
 mod logging;
 mod manual;
+mod names;
 mod output;
 mod password;
 mod process;
@@ -51,6 +52,10 @@ fn run(cli: Cli, matches: &clap::ArgMatches) -> anyhow::Result<()> {
         Verb::Ps { containers, json } => containers::ps(&globals.client()?, &containers, json),
         Verb::Expose(expose) => containers::expose(&globals.client()?, expose),
         Verb::Hide(hide) => containers::hide(&globals.client()?, hide),
+        Verb::DnsAdd(add) => names::add(&globals.client()?, &add),
+        Verb::DnsRemove(remove) => names::remove(&globals.client()?, remove),
+        Verb::DnsLookup { name, json } => names::lookup(&globals.client()?, &name, json),
+        Verb::DnsArgs => names::args(&globals.client()?),
         Verb::Secret => manual::secret(),
         Verb::Version => manual::version(),
         Verb::Completions { shell } => manual::completions(shell),

@@ -7,17 +7,20 @@ use weft::{id::Nickname, link::keys::REKEY_AFTER};
 use weft_router::{
     Config,
     config::{DEFAULT_BRIDGE, DEFAULT_CONN_LIMIT, DEFAULT_HTTP_ADDR},
+    dns::{DEFAULT_DOMAIN, DEFAULT_RESOLV_CONF, DEFAULT_TTL, DnsConfig, Listen},
     fastdp::Mode,
 };
 
 use crate::{
     cli::Globals,
-    flags::{Fastdp, HttpAddr, LogFormat, LogLevel, Mtu, RekeyAfter, RouterFlags},
+    flags::{DnsListen, Fastdp, HttpAddr, LogFormat, LogLevel, Mtu, RekeyAfter, RouterFlags},
     password::{self, Source},
 };
 
 /// TCP and UDP port unless configured; Weave Net's.
 const DEFAULT_PORT: u16 = 6783;
+/// Most seconds that an answer may be kept (RFC 2181 §8).
+const TTL_MAX: u32 = i32::MAX as u32;
 /// Largest file of options that is read, in bytes.
 const FILE_MAX: u64 = 1 << 20;
 
@@ -62,6 +65,16 @@ impl Settings {
             None => DEFAULT_HTTP_ADDR.parse().ok(),
         };
         let network = flags.network.or(file.network).unwrap_or_default();
+        let no_dns = flags.no_dns || (file.no_dns && flags.dns_listen.is_none());
+        let listen = flags.dns_listen.or(file.dns_listen).map_or(Listen::Bridge, |DnsListen(listen)| listen);
+        let domain = flags.dns_domain.or(file.dns_domain);
+        let dns = DnsConfig {
+            domain: domain.map_or_else(|| DEFAULT_DOMAIN.parse(), Ok)?,
+            ttl: flags.dns_ttl.or(file.dns_ttl).unwrap_or(DEFAULT_TTL),
+            listen: (!no_dns).then_some(listen),
+            resolv_conf: flags.resolv_conf.or(file.resolv_conf).unwrap_or_else(|| DEFAULT_RESOLV_CONF.into()),
+        };
+        ensure!(dns.ttl <= TTL_MAX, "the TTL {} is larger than DNS allows, {TTL_MAX}", dns.ttl);
         let config = Config {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             data_dir: dirs.data,
@@ -82,6 +95,7 @@ impl Settings {
             esp_lanes: flags.esp_lanes.or(file.esp_lanes),
             bridge: DEFAULT_BRIDGE.to_owned(),
             http_addr,
+            dns,
             record: flags.record.or(file.record),
         };
         Ok(Self {

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Serialize, de::DeserializeOwned};
 use weft::api::{
-    Connection, Endpoint, Path, Peer, Report, Summary, TargetStatus,
+    Connection, Endpoint, NameLine, Path, Peer, Report, Summary, TargetStatus,
     text::{self, Table},
 };
 
@@ -19,6 +19,7 @@ pub(crate) fn status(client: &Client, what: What, json: bool) -> anyhow::Result<
         What::Peers => show::<Peer>(client, "peers", json, text::peers),
         What::Targets => show::<TargetStatus>(client, "targets", json, text::targets),
         What::Endpoints => show::<Endpoint>(client, "endpoints", json, text::endpoints),
+        What::Dns => show::<NameLine>(client, "dns", json, text::names),
         What::Paths => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             show::<Path>(client, "paths", json, |paths| text::paths(paths, now))

@@ -22,6 +22,7 @@ pub mod namespace;
 pub mod nat;
 pub mod ping;
 pub mod remains;
+pub mod resolver;
 pub mod stream;
 pub mod sweep;
 pub mod switch;

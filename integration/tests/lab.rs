@@ -10,6 +10,7 @@ mod lab {
     mod discovery;
     mod lab_itself;
     mod mtu;
+    mod names;
     mod nat;
     mod one_host;
     mod promises;

@@ -14,7 +14,7 @@ use weft::{
     secret::NetworkSecret,
 };
 
-use crate::fastdp::Mode;
+use crate::{dns::DnsConfig, fastdp::Mode};
 
 /// Where the store is kept unless configured.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/weft";
@@ -71,6 +71,8 @@ pub struct Config {
     pub bridge: String,
     /// Where the read-only HTTP API listens; None for nowhere.
     pub http_addr: Option<SocketAddr>,
+    /// How names are answered.
+    pub dns: DnsConfig,
     /// Write every input of the node into this file (mode 0600). It discloses keys: see [`crate::record`].
     pub record: Option<PathBuf>,
 }

@@ -10,6 +10,7 @@
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -20,6 +21,7 @@ use weft::{
     api::Report,
     fastdp::Ability,
     id::PeerName,
+    names::{Held, NameRequest, RequestError, Table},
     node::{
         Node,
         input::{Input, Target},
@@ -79,6 +81,8 @@ pub(crate) enum Ask {
     Snapshot(oneshot::Sender<Snapshot>),
     /// Hand this to the node, and say when that is done.
     Feed(Input, oneshot::Sender<()>),
+    /// Change names of this router, and say how many addresses of them were added or taken.
+    Names(NameRequest, oneshot::Sender<Result<usize, RequestError>>),
 }
 
 /// How things are at one moment.
@@ -124,6 +128,13 @@ impl Asker {
         self.0.send(Ask::Feed(input, done)).await.map_err(|_| Gone)?;
         is_done.await.map_err(|_| Gone)
     }
+
+    /// Changes names of this router; returns how many addresses of them were added or taken.
+    pub(crate) async fn names(&self, request: NameRequest) -> Result<Result<usize, RequestError>, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Ask::Names(request, answer)).await.map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)
+    }
 }
 
 /// The way to ask a control task, and its own end of it.
@@ -166,8 +177,22 @@ pub(crate) struct Control<S> {
     pub(crate) recorder: Option<Recorder>,
     /// The targets to remember, for whoever writes them down.
     pub(crate) targets: watch::Sender<Vec<Target>>,
+    pub(crate) names: NamesOut,
     pub(crate) started: Instant,
     pub(crate) events: EventCounts,
+}
+
+/// Where names go.
+#[derive(Debug)]
+pub(crate) struct NamesOut {
+    /// Those of the last run, to begin with.
+    pub(crate) kept: Vec<Held>,
+    /// What queries are answered by.
+    pub(crate) table: Arc<ArcSwap<Table>>,
+    /// This router's own, to remember, for whoever writes them down.
+    pub(crate) own: watch::Sender<Vec<Held>>,
+    /// What came of the last change.
+    pub(crate) answer: Option<Result<usize, RequestError>>,
 }
 
 impl<S: Sleeve> Control<S> {
@@ -176,6 +201,9 @@ impl<S: Sleeve> Control<S> {
         self.underlay_changed(&mut sources.underlay);
         self.mtu_changed(&mut sources.mtu);
         self.feed(Input::FastDatapath(self.ability.clone()));
+        for Held { owner, name, addresses } in std::mem::take(&mut self.names.kept) {
+            self.feed(Input::Names(NameRequest::Add { owner, name, addresses }));
+        }
         self.feed(Input::Timeout);
         let ended = self.serve(&mut sources).await;
         self.leave();
@@ -246,6 +274,13 @@ impl<S: Sleeve> Control<S> {
                 self.feed(input);
                 let _ = done.send(());
             }
+            Ask::Names(request, answer) => {
+                self.feed(Input::Names(request));
+                // The node answers within the call.
+                if let Some(result) = self.names.answer.take() {
+                    let _ = answer.send(result);
+                }
+            }
         }
     }
 
@@ -296,6 +331,9 @@ impl<S: Sleeve> Control<S> {
             }
             // Without an allocation in its configuration the node says neither.
             Output::Keep(_) | Output::AddressAnswer { .. } => {}
+            Output::NamesAnswer(result) => self.names.answer = Some(result),
+            Output::Names(table) => self.names.table.store(Arc::new(table)),
+            Output::OwnNames(own) => drop(self.names.own.send_replace(own)),
             Output::Event(event) => self.happened(event),
         }
         None

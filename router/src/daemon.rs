@@ -3,6 +3,7 @@
 //! ```text
 //! main thread      control runtime: control task, control connections
 //! weft-http        HTTP API, host operations, signals, the store's writes      (messages to the control task)
+//! weft-dns         the name server                                             (table of names from the control task)
 //! sleeve-N         data plane                                                  (snapshots from, punts to the control task)
 //! ```
 //! Whatever can fail for reasons that a user can mend is tried before anything on the host is touched. At a stop the
@@ -21,6 +22,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::{
     runtime::{Builder, Runtime},
@@ -44,8 +46,9 @@ use weft_host::{
 use self::{notify::notify, pid_file::PidFile, services::Services};
 use crate::{
     config::Config,
-    control::{self, Control, ControlError, Sources},
+    control::{self, Control, ControlError, NamesOut, Sources},
     dataplane::{self, DataPlane, DataPlaneConfig, StartError},
+    dns::{Dns, Zone},
     events::EventCounts,
     fastdp::{FastPath, Setup},
     http::{self, Api, BindError},
@@ -182,13 +185,19 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
 
     let shutdown = Shutdown::default();
     let (asker, asks) = control::channel();
-    let (stations, operator) = Stations::new(host.clone(), asker.clone());
+    let (own_names, own_names_seen) = watch::channel(store.names());
+    let (stations, operator) = Stations::new(host.clone(), asker.clone(), own_names_seen.clone());
+    let table = Arc::new(ArcSwap::default());
+    let zone = Zone::new(config.dns.domain.clone(), config.dns.ttl, table.clone());
+    let dns = Arc::new(Dns::new(config.dns.clone(), zone));
+    let names = NamesOut { kept: store.names(), table, own: own_names, answer: None };
     let (is_ready, ready) = watch::channel(false);
     let (targets, targets_seen) = watch::channel(targets);
     let meter = sleeve.meter();
     let api = Api {
         control: asker,
         operator,
+        dns: dns.clone(),
         counters: Arc::new(move || meter.read()),
         fast: fast.counts,
         started,
@@ -215,12 +224,24 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
         ability: fast.ability,
         recorder,
         targets,
+        names,
         started: Instant::now(),
         events: EventCounts::default(),
     };
     let mtu = Mtu { host: host.clone(), fixed: config.mtu, now: mtu_now, peer: store.identity().name() };
 
-    let services = Services { listening, api, stations, mtu, store, targets: targets_seen, shutdown: shutdown.clone() };
+    let name_server = dns.start(config.bridge.clone(), stations.exposed(), shutdown.token().clone());
+    let name_server = name_server.map_err(RunError::Threads)?;
+    let services = Services {
+        listening,
+        api,
+        stations,
+        mtu,
+        store,
+        targets: targets_seen,
+        names: own_names_seen,
+        shutdown: shutdown.clone(),
+    };
     let services = services.start().map_err(RunError::Threads)?;
     is_ready.send_replace(true);
     notify("READY=1");
@@ -235,6 +256,9 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
         warn!("a thread of the data plane did not end in time");
     }
     let services = services.join().unwrap_or(Err(RunError::Panic));
+    if name_server.is_some_and(|thread| thread.join().is_err()) {
+        return Err(RunError::Panic);
+    }
     ended?;
     services?;
     Ok(shutdown.exit())

@@ -1,9 +1,9 @@
 //! The HTTP API: everything on the unix socket, what only reads on TCP. `docs/http-api.md` is its promise.
 //!
 //! ```text
-//! weft.sock (0600) ── whole() ───┬── status, report, metrics, health, ready ──▶ control task (a question, an answer)
+//! weft.sock (0600) ── whole() ───┬── status, report, dns, metrics, health, ready ──▶ control task (a question, an answer)
 //! 127.0.0.1:6784 ─── reading() ──┘
-//! weft.sock ──────── whole() ─────── connect, forget, attach, detach, expose, hide, ps, stop, reset
+//! weft.sock ──────── whole() ─────── connect, forget, attach, detach, expose, hide, ps, dns/add, dns/remove, stop, reset
 //! ```
 //! Runs on a runtime and thread of its own, so that a scrape never delays the control task. Every call has a deadline.
 //! Answers are built from what the control task says and from counters that the data plane puts up anyway: no call
@@ -11,6 +11,7 @@
 
 mod answer;
 mod guard;
+mod names;
 mod orders;
 mod server;
 mod status;
@@ -28,7 +29,7 @@ use weft::plane::Counters;
 
 pub use self::server::BindError;
 pub(crate) use self::server::{Listening, bind};
-use crate::{control::Asker, fastdp::FastCounts, shutdown::Shutdown, stations::Operator};
+use crate::{control::Asker, dns::Dns, fastdp::FastCounts, shutdown::Shutdown, stations::Operator};
 
 /// Largest body of a request in bytes: thousands of targets.
 const BODY_MAX: usize = 64 << 10;
@@ -44,6 +45,8 @@ pub(crate) struct Api {
     pub(crate) control: Asker,
     /// Host operations.
     pub(crate) operator: Operator,
+    /// The names, and who answers queries for them.
+    pub(crate) dns: Arc<Dns>,
     /// Reads the data plane's counters, without waiting for it.
     pub(crate) counters: Arc<dyn Fn() -> Counters + Send + Sync>,
     /// The fast datapath's counters.
@@ -63,6 +66,8 @@ pub(crate) fn whole(api: Api) -> Router {
     let orders = Router::new()
         .route("/connect", post(orders::connect))
         .route("/forget", post(orders::forget))
+        .route("/dns/add", post(names::add))
+        .route("/dns/remove", post(names::remove))
         .route("/stop", post(orders::stop))
         .route("/reset", post(orders::reset))
         .layer(middleware::from_fn_with_state(READ_DEADLINE, guard::deadline));
@@ -90,6 +95,9 @@ fn questions() -> Router<Api> {
         .route("/status/targets", get(status::targets))
         .route("/status/endpoints", get(status::endpoints))
         .route("/status/paths", get(status::paths))
+        .route("/status/dns", get(names::status))
+        .route("/dns", get(names::server))
+        .route("/dns/lookup/{name}", get(names::lookup))
         .route("/report", get(status::report))
         .route("/metrics", get(status::metrics))
         .route("/health", get(status::health))

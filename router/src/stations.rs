@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
@@ -16,11 +16,15 @@ use tracing::warn;
 use weft::{
     api::{AttachRequest, Attachment, ExposeRequest},
     id::Mac,
+    names::Held,
     node::input::Input,
 };
-use weft_host::{Host, HostError};
+use weft_host::{EXPOSED, Host, HostError};
 
-use crate::control::{Asker, Gone};
+use crate::{
+    control::{Asker, Gone},
+    names::Lifetimes,
+};
 
 /// Requests that may wait. Full: the asker waits, within its own deadline.
 const REQUESTS_MAX: usize = 16;
@@ -68,13 +72,24 @@ pub(crate) struct Stations {
     operations: mpsc::Receiver<Operation>,
     /// What the node was told.
     told: BTreeMap<Mac, Vec<IpAddr>>,
+    lifetimes: Lifetimes,
+    /// This router's own names.
+    names: watch::Receiver<Vec<Held>>,
+    /// The host's addresses on the bridge, for who listens on them.
+    exposed: watch::Sender<Vec<IpAddr>>,
 }
 
 impl Stations {
     /// The task, and the way to ask it.
-    pub(crate) fn new(host: Arc<dyn Host>, control: Asker) -> (Self, Operator) {
+    pub(crate) fn new(host: Arc<dyn Host>, control: Asker, names: watch::Receiver<Vec<Held>>) -> (Self, Operator) {
         let (operator, operations) = mpsc::channel(REQUESTS_MAX);
-        (Self { host, control, operations, told: BTreeMap::new() }, Operator(operator))
+        let (told, lifetimes, exposed) = (BTreeMap::new(), Lifetimes::default(), watch::Sender::default());
+        (Self { host, control, operations, told, lifetimes, names, exposed }, Operator(operator))
+    }
+
+    /// The host's addresses on the bridge, now and later.
+    pub(crate) fn exposed(&self) -> watch::Receiver<Vec<IpAddr>> {
+        self.exposed.subscribe()
     }
 
     /// Serves until `stop`.
@@ -85,7 +100,11 @@ impl Stations {
             // An operation once begun is finished: only the waiting ends.
             tokio::select! {
                 () = stop.cancelled() => return,
-                _ = rescan.tick() => { let _ = self.compare().await; }
+                _ = rescan.tick() => {
+                    if self.compare().await.is_ok() {
+                        self.sweep_names().await;
+                    }
+                }
                 Some(operation) = self.operations.recv() => self.perform(operation).await,
             }
         }
@@ -122,7 +141,21 @@ impl Stations {
             let _ = self.control.feed(input).await;
         }
         self.told = now;
+        for removal in self.lifetimes.compare(&listed) {
+            let _ = self.control.names(removal).await;
+        }
+        let bridge = listed.iter().filter(|line| line.container == EXPOSED);
+        let exposed: Vec<IpAddr> = bridge.flat_map(|line| line.addresses.iter().map(IpNet::addr)).collect();
+        self.exposed.send_if_modified(|before| std::mem::replace(before, exposed.clone()) != exposed);
         Ok(listed)
+    }
+
+    /// Removes names whose owners are not plugged in.
+    async fn sweep_names(&mut self) {
+        let own = self.names.borrow_and_update().clone();
+        for removal in self.lifetimes.sweep(&own) {
+            let _ = self.control.names(removal).await;
+        }
     }
 }
 
@@ -160,9 +193,16 @@ mod tests {
 
     /// What the node is told next.
     async fn told(asks: &mut mpsc::Receiver<Ask>) -> Input {
-        let Some(Ask::Feed(input, done)) = asks.recv().await else { panic!("nothing told") };
-        done.send(()).unwrap();
-        input
+        loop {
+            match asks.recv().await {
+                Some(Ask::Feed(input, done)) => {
+                    done.send(()).unwrap();
+                    return input;
+                }
+                Some(Ask::Names(_, answer)) => answer.send(Ok(0)).unwrap(),
+                Some(Ask::Snapshot(_)) | None => panic!("nothing told"),
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -173,7 +213,8 @@ mod tests {
         host.add_namespace("c2");
         host.attach(attach("c1", &["10.2.0.1/24"])).await.unwrap();
         let (asker, mut asks) = control::channel();
-        let (stations, operator) = Stations::new(host.clone(), asker);
+        let own = watch::channel(Vec::new());
+        let (stations, operator) = Stations::new(host.clone(), asker, own.1);
         let stop = CancellationToken::new();
         let task = tokio::spawn(stations.run(stop.clone()));
         assert_eq!(told(&mut asks).await, station(1, &["10.2.0.1"]), "attached in an earlier run");

@@ -1,4 +1,4 @@
-//! What a router remembers between runs: its identity, and its targets for `--resume`.
+//! What a router remembers between runs: its identity, its own names, and its targets for `--resume`.
 //!
 //! One redb file `weft.redb` (0600) in the data directory (0700). A file that cannot be read is moved aside as
 //! `weft.redb.unreadable-<Unix seconds>`, said aloud, and a new one is begun: the router then has a new name, and
@@ -16,9 +16,10 @@ use std::{
 };
 
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition, backends::FileBackend};
+use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use tracing::warn;
-use weft::{crypto::identity::Identity, entropy::Entropy, node::input::Target};
+use weft::{crypto::identity::Identity, entropy::Entropy, names::Held, node::input::Target};
 use zeroize::Zeroizing;
 
 use crate::config::Config;
@@ -31,6 +32,8 @@ const SCHEMA_KEY: &str = "schema";
 const IDENTITY_KEY: &str = "identity";
 /// A JSON list of targets.
 const TARGETS_KEY: &str = "targets";
+/// A JSON list of names.
+const NAMES_KEY: &str = "names";
 
 /// Why there is no store.
 #[derive(Debug, Error)]
@@ -110,22 +113,40 @@ impl Store {
 
     /// The targets of the last run; an unreadable list is none, and said.
     pub fn targets(&self) -> Vec<Target> {
-        let read = get(&self.database, TARGETS_KEY).map_err(|error| error.to_string());
+        self.list(TARGETS_KEY)
+    }
+
+    /// Remembers `targets` instead of all earlier ones. Waits for the disk.
+    pub fn keep_targets(&self, targets: &[Target]) -> Result<(), StoreError> {
+        self.keep_list(TARGETS_KEY, targets)
+    }
+
+    /// The router's own names of the last run; an unreadable list is none, and said.
+    pub fn names(&self) -> Vec<Held> {
+        self.list(NAMES_KEY)
+    }
+
+    /// Remembers `names` instead of all earlier ones. Waits for the disk.
+    pub fn keep_names(&self, names: &[Held]) -> Result<(), StoreError> {
+        self.keep_list(NAMES_KEY, names)
+    }
+
+    fn list<T: DeserializeOwned>(&self, key: &str) -> Vec<T> {
+        let read = get(&self.database, key).map_err(|error| error.to_string());
         let parsed = read.and_then(|bytes| match bytes {
             Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
             None => Ok(Vec::new()),
         });
         parsed.unwrap_or_else(|reason| {
-            warn!(path = %self.path.display(), reason, "the remembered targets cannot be read; none are resumed");
+            warn!(path = %self.path.display(), key, reason, "what was remembered of the last run cannot be read");
             Vec::new()
         })
     }
 
-    /// Remembers `targets` instead of all earlier ones. Waits for the disk.
-    pub fn keep_targets(&self, targets: &[Target]) -> Result<(), StoreError> {
-        let written = serde_json::to_vec(targets)
+    fn keep_list<T: Serialize>(&self, key: &str, list: &[T]) -> Result<(), StoreError> {
+        let written = serde_json::to_vec(list)
             .map_err(|error| error.to_string())
-            .and_then(|json| put(&self.database, &[(TARGETS_KEY, &json)]).map_err(|error| error.to_string()));
+            .and_then(|json| put(&self.database, &[(key, &json)]).map_err(|error| error.to_string()));
         written.map_err(|reason| StoreError::Write { path: self.path.clone(), reason })
     }
 

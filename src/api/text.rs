@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use super::{Connection, ConnectionState, Direction, Endpoint, Path, Peer, Report, TargetStatus};
+use super::{Connection, ConnectionState, Direction, DnsServer, Endpoint, NameLine, Path, Peer, Report, TargetStatus};
 use crate::id::{Nickname, PeerName};
 
 /// How a cell is meant.
@@ -123,6 +123,8 @@ pub fn summary(report: &Report) -> Table {
         ("Endpoints", Cell::plain(report.endpoints.len())),
         ("TrustedSubnets", Cell::plain(if subnets.is_empty() { "none" } else { &subnets })),
         ("FastDatapath", Cell::plain(fast_datapath(router))),
+        ("Names", Cell::plain(report.names.len())),
+        ("DNS", Cell::plain(dns(report.dns.as_ref()))),
         ("Uptime", Cell::plain(span(router.uptime_s))),
     ];
     let label =
@@ -135,6 +137,20 @@ fn fast_datapath(router: &crate::api::Summary) -> String {
     match router.fastdp_info.as_str() {
         "" => router.fastdp.clone(),
         info => format!("{} ({info})", router.fastdp),
+    }
+}
+
+/// `weft.local at 10.32.0.254`.
+fn dns(server: Option<&DnsServer>) -> String {
+    match server {
+        None => "off".to_owned(),
+        Some(DnsServer { domain, listening, .. }) if listening.is_empty() => {
+            format!("{domain}, nowhere yet: `weft expose` gives this host an address to listen on")
+        }
+        Some(DnsServer { domain, listening, .. }) => {
+            let places: Vec<_> = listening.iter().map(ToString::to_string).collect();
+            format!("{domain} at {}", places.join(" "))
+        }
     }
 }
 
@@ -238,6 +254,26 @@ pub fn endpoints(endpoints: &[Endpoint]) -> Table {
             Cell::plain(endpoint.mac),
             Cell::plain(who(endpoint.name, endpoint.nickname.as_ref())),
             Cell::plain(or_dash((!addresses.is_empty()).then(|| addresses.join(" ")))),
+        ]
+    }));
+    table
+}
+
+/// `weft status dns`.
+pub fn names(names: &[NameLine]) -> Table {
+    let mut table = Table::with_heads(&[
+        ("NAME", Align::Left),
+        ("ADDRESSES", Align::Left),
+        ("PEER", Align::Left),
+        ("OWNER", Align::Left),
+    ]);
+    table.rows.extend(names.iter().map(|line| {
+        let addresses: Vec<_> = line.addresses.iter().map(ToString::to_string).collect();
+        vec![
+            Cell::plain(&line.hostname),
+            Cell::plain(addresses.join(" ")),
+            Cell::plain(who(line.name, line.nickname.as_ref())),
+            Cell::plain(&line.owner),
         ]
     }));
     table

@@ -182,6 +182,11 @@ impl<K: Replicated + Ord, V: Replicated> Replica<K, V> {
         self.states().flat_map(|(name, origin)| origin.iter().map(move |(key, value)| (name, key, value)))
     }
 
+    /// The entries of one origin, in the order of keys.
+    pub fn entries(&self, origin: PeerName) -> impl Iterator<Item = (&K, &V)> {
+        self.state(origin).into_iter().flat_map(Origin::iter)
+    }
+
     fn states(&self) -> impl Iterator<Item = (PeerName, &Origin<K, V>)> {
         let other = |(name, origin): (&PeerName, _)| (*name, origin);
         let before = self.others.range(..self.name).map(other);

@@ -14,12 +14,18 @@ use super::{
 };
 use crate::{
     entropy::Entropy,
-    gossip::{ChannelId, message::ControlMessage, origin::Incarnation, replica::SetError},
+    gossip::{
+        ChannelId,
+        message::ControlMessage,
+        origin::Incarnation,
+        replica::{Replica, SetError},
+    },
     id::{ConnId, Mac, PeerName},
     ipam::{
-        entry::{Key, Value},
+        entry::{Key as AddressKey, Value as AddressValue},
         world::Entries,
     },
+    names::entry::{Addresses, Key as NameKey},
     switch::table::{Change, Claim},
     time::Time,
     topology::record::{PeerRecord, Topology},
@@ -51,7 +57,8 @@ pub(super) struct Exchange {
     entropy: Entropy,
     topology: Channel<(), PeerRecord>,
     endpoints: Channel<Mac, Claim>,
-    addresses: Channel<Key, Value>,
+    addresses: Channel<AddressKey, AddressValue>,
+    names: Channel<NameKey, Addresses>,
     messages: VecDeque<(To, ControlMessage)>,
     /// Deltas merged lately, without a gap. To merge them again would change nothing.
     seen: VecDeque<(ChannelId, Vec<u8>)>,
@@ -78,6 +85,7 @@ impl Exchange {
             topology: Channel::new(name, incarnation),
             endpoints: Channel::new(name, incarnation),
             addresses: Channel::new(name, incarnation),
+            names: Channel::new(name, incarnation),
             messages: VecDeque::new(),
             seen: VecDeque::new(),
             compare_at: Time::ZERO + COMPARE_INTERVAL,
@@ -122,7 +130,7 @@ impl Exchange {
     }
 
     /// Tells all something of our own about addresses, or takes it back. Refused is what is too much to tell.
-    pub(super) fn set_address(&mut self, key: Key, value: Option<Value>) -> Result<(), SetError> {
+    pub(super) fn set_address(&mut self, key: AddressKey, value: Option<AddressValue>) -> Result<(), SetError> {
         let replica = &mut self.addresses.replica;
         let delta = match value {
             Some(value) => replica.set(key, value)?,
@@ -130,6 +138,29 @@ impl Exchange {
         };
         if let Some(delta) = delta {
             self.flood(ChannelId::Addresses, delta, None);
+        }
+        Ok(())
+    }
+
+    /// All peers' names.
+    pub(super) fn names(&self) -> &Replica<NameKey, Addresses> {
+        &self.names.replica
+    }
+
+    /// Names, ours included, that changed since last asked.
+    pub(super) fn take_changed_names(&mut self) -> BTreeSet<(PeerName, NameKey)> {
+        self.names.take_changed()
+    }
+
+    /// Tells all where a name of ours leads now; None for nowhere. Fails when there is no room for it.
+    pub(super) fn set_name(&mut self, key: NameKey, addresses: Option<Addresses>) -> Result<(), SetError> {
+        let delta = match addresses {
+            Some(addresses) => self.names.replica.set(key.clone(), addresses)?,
+            None => self.names.replica.remove(&key),
+        };
+        if let Some(delta) = delta {
+            self.names.note(self.name, key);
+            self.flood(ChannelId::Names, delta, None);
         }
         Ok(())
     }
@@ -234,6 +265,12 @@ impl Exchange {
         self.endpoints.replica.remove_origin(peer)
     }
 
+    /// Forgets a peer's names; returns them.
+    pub(super) fn forget_names(&mut self, peer: PeerName) -> Vec<NameKey> {
+        self.seen.clear();
+        self.names.replica.remove_origin(peer)
+    }
+
     /// Sends digests that are owed, and compares with all neighbours now and then.
     pub(super) fn handle_timeout(
         &mut self,
@@ -273,6 +310,7 @@ impl Exchange {
             ChannelId::Topology => &self.topology,
             ChannelId::Endpoints => &self.endpoints,
             ChannelId::Addresses => &self.addresses,
+            ChannelId::Names => &self.names,
         }
     }
 
@@ -281,6 +319,7 @@ impl Exchange {
             ChannelId::Topology => &mut self.topology,
             ChannelId::Endpoints => &mut self.endpoints,
             ChannelId::Addresses => &mut self.addresses,
+            ChannelId::Names => &mut self.names,
         }
     }
 

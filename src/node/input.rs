@@ -13,6 +13,7 @@ use crate::{
     api::allocation::AddressRequest,
     fastdp::Ability,
     id::{ConnId, Mac, PeerName},
+    names::NameRequest,
 };
 
 /// Longest target text in bytes: a DNS name and a port.
@@ -79,6 +80,8 @@ pub enum Input {
         /// Its Ethernet address.
         mac: Mac,
     },
+    /// Change names of this peer; answered at once by [`super::output::Output::NamesAnswer`].
+    Names(NameRequest),
     /// The data plane has a frame for this peer and no session to seal it with.
     SessionWanted {
         /// The peer.

@@ -8,6 +8,7 @@ use crate::{
     fastdp::Plan,
     id::{ConnId, PeerName},
     ipam::AddressEvent,
+    names::{self, Held, RequestError},
     switch::forwarding::{Forwarding, Route},
 };
 
@@ -69,6 +70,12 @@ pub enum Output {
         /// What came of it.
         result: Result<AddressAnswer, AllocationError>,
     },
+    /// What came of the last [`super::input::Input::Names`]: how many addresses were added or taken.
+    NamesAnswer(Result<usize, RequestError>),
+    /// Answer queries for names by this from now on.
+    Names(names::Table),
+    /// This peer's own names, to be kept for its next run.
+    OwnNames(Vec<Held>),
     /// Something to log, count, or keep.
     Event(Event),
 }

@@ -48,6 +48,8 @@ impl Node {
             endpoints: self.table.list(|peer| self.nickname(peer)),
             paths: self.path_lines(),
             ipam: self.address_status(),
+            names: self.names.table().list(|peer| self.nickname(peer)),
+            dns: None,
             counters: self.counters(),
         }
     }

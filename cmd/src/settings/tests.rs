@@ -44,6 +44,10 @@ fn every_key_of_the_file_is_understood() {
         mtu = 1400
         fastdp = 'off'
         http_addr = 'off'
+        dns_domain = 'Example.net.'
+        dns_ttl = 30
+        dns_listen = '127.0.0.1:5353,fd00::1'
+        resolv_conf = '/r.conf'
         log_level = 'error'
         log_format = 'json'
         record = '/tmp/record'
@@ -59,6 +63,9 @@ fn every_key_of_the_file_is_understood() {
     assert_eq!((config.http_addr, config.mtu, config.resume), (None, Some(1400), true));
     assert_eq!((config.data_dir.to_str(), config.run_dir.to_str()), (Some("/d"), Some("/r")));
     assert_eq!(config.trusted_subnets.len(), 2);
+    assert_eq!((config.dns.domain.as_str(), config.dns.ttl), ("example.net", 30));
+    let places = ["127.0.0.1:5353", "[fd00::1]:53"].map(|place| place.parse().unwrap());
+    assert_eq!(config.dns.listen, Some(Listen::At(places.to_vec())));
     assert_eq!((settings.log_level, settings.log_format), (LogLevel::Error, LogFormat::Json));
     assert_eq!(settings.password, Some(Source::File("/etc/weft/secret".into())));
 }
@@ -131,6 +138,20 @@ fn the_mtu_follows_the_underlay_unless_given() {
     assert_eq!(settle("mtu = 1400", None, &["--mtu", "auto"]).unwrap().config().mtu, None);
     assert_eq!(settle("mtu = 'auto'", None, &["--mtu", "1280"]).unwrap().config().mtu, Some(1280));
     assert!(Cli::try_parse_from(["weft", "router", "--mtu", "70000"]).is_err());
+}
+
+#[test]
+fn names_are_answered_on_the_bridge_unless_told_otherwise() {
+    let listen = |file: &str, flags: &[&str]| settle(file, None, flags).unwrap().config().dns.listen.clone();
+    assert_eq!(listen("", &[]), Some(Listen::Bridge));
+    assert_eq!(listen("", &["--no-dns"]), None);
+    assert_eq!(listen("no_dns = true", &[]), None);
+    assert_eq!(listen("no_dns = true", &["--dns-listen", "bridge"]), Some(Listen::Bridge));
+    for bad in ["", "eth0", "0.0.0.0", "10.0.0.1:0", "10.0.0.1,"] {
+        assert!(Cli::try_parse_from(["weft", "router", "--dns-listen", bad]).is_err(), "{bad}");
+    }
+    assert!(Cli::try_parse_from(["weft", "router", "--dns-domain", "a..b"]).is_err());
+    assert!(settle("dns_ttl = 3000000000", None, &[]).is_err());
 }
 
 #[test]

@@ -333,7 +333,7 @@ impl Host {
     /// What the router says about itself, with the end of its log.
     pub fn diagnosis(&self) -> String {
         let mut text = format!("\n===== {} ({}, {})\n", self.name(), self.v4(), self.v6());
-        for what in ["summary", "connections", "targets", "peers", "paths", "endpoints"] {
+        for what in ["summary", "connections", "targets", "peers", "paths", "endpoints", "dns"] {
             let args: &[&str] = if what == "summary" { &["status"] } else { &["status", what] };
             text += &match self.weft(args).and_then(|run| run.deadline(Duration::from_secs(5)).output()) {
                 Ok(done) => format!("--- {what}\n{}{}", done.stdout, done.stderr),

@@ -5,6 +5,7 @@
 
 mod addressing;
 mod announce;
+mod device;
 mod error;
 mod fake;
 mod fastdp;
@@ -28,6 +29,7 @@ pub mod udp;
 mod underlay;
 pub mod xfrm;
 
+pub use device::device_of;
 pub use error::HostError;
 pub use fake::FakeHost;
 pub use fastdp::{FakeFastDatapath, FastConfig, FastDatapath, Vxlan};

@@ -48,6 +48,8 @@ pub(crate) struct Ends {
     pub(crate) failure: watch::Sender<Option<String>>,
     pub(crate) stop: CancellationToken,
     pub(crate) targets: watch::Receiver<Vec<Target>>,
+    pub(crate) own_names: watch::Receiver<Vec<Held>>,
+    pub(crate) names: Arc<ArcSwap<Table>>,
 }
 
 pub(crate) fn node_config() -> NodeConfig {
@@ -95,11 +97,16 @@ pub(crate) fn control(node: Node, recorder: Option<Recorder>) -> (Control<FakeSl
     let sleeve = FakeSleeve::default();
     let (started, events) = (Instant::now(), EventCounts::default());
     let ability = Ability::Off(String::new());
-    let control = Control { node, sleeve, transport, fast: None, ability, recorder, targets, started, events };
-    (control, sources, Ends { asker, punts, fast, mtu, underlay, failure, stop, targets: targets_seen })
+    let (own, own_names) = watch::channel(Vec::new());
+    let table = Arc::new(ArcSwap::default());
+    let names = NamesOut { kept: Vec::new(), table: table.clone(), own, answer: None };
+    let control = Control { node, sleeve, transport, fast: None, ability, recorder, targets, names, started, events };
+    let targets = targets_seen;
+    (control, sources, Ends { asker, punts, fast, mtu, underlay, failure, stop, targets, own_names, names: table })
 }
 
-fn node() -> Node {
+/// A node that nobody has told anything.
+pub(crate) fn node() -> Node {
     Node::new(node_config(), Entropy::System)
 }
 
@@ -161,6 +168,30 @@ async fn it_answers_until_it_is_stopped_and_every_input_is_written_down() {
     }
     let replayed = record::replay(&path).unwrap();
     assert_eq!(replayed.recorded, Some(replayed.node.report(replayed.now)));
+}
+
+#[tokio::test]
+async fn names_of_the_last_run_are_there_and_changes_are_answered_and_kept() {
+    let (mut control, sources, ends) = control(node(), None);
+    let (owner, name): (weft::names::Owner, weft::names::DnsName) = ("c1".parse().unwrap(), "web".parse().unwrap());
+    let addresses = vec!["10.0.0.1".parse().unwrap()];
+    control.names.kept = vec![Held { owner: owner.clone(), name: name.clone(), addresses: addresses.clone() }];
+    let task = tokio::spawn(control.run(sources));
+    let more: Vec<std::net::IpAddr> = vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
+    let add = NameRequest::Add { owner: owner.clone(), name: name.clone(), addresses: more.clone() };
+    assert_eq!(ends.asker.names(add).await.unwrap(), Ok(1));
+    let none = NameRequest::Add { owner: owner.clone(), name: name.clone(), addresses: Vec::new() };
+    assert_eq!(ends.asker.names(none).await.unwrap(), Err(RequestError::NoAddress(name.clone())));
+    let mut own = ends.own_names.clone();
+    own.wait_for(|own| *own == [Held { owner: owner.clone(), name: name.clone(), addresses: more.clone() }])
+        .await
+        .unwrap();
+    assert_eq!(ends.names.load().addresses(&name), Some(more));
+    let all = NameRequest::Remove { owner: None, name: None, addresses };
+    assert_eq!(ends.asker.names(all).await.unwrap(), Ok(1));
+    ends.stop.cancel();
+    task.await.unwrap().1.unwrap();
+    assert_eq!(ends.own_names.borrow()[0].addresses.len(), 1, "the last change is kept, too");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::{
     time::sleep,
 };
 use tracing::{error, info, warn};
-use weft::node::input::Target;
+use weft::{names::Held, node::input::Target};
 
 use super::{Exit, RunError, runtime, spawn};
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     mtu::Mtu,
     shutdown::Shutdown,
     stations::Stations,
-    store::Store,
+    store::{Store, StoreError},
 };
 
 /// How long the services may take to end: answers under way, a host operation begun, the last write.
@@ -33,6 +33,8 @@ pub(super) struct Services {
     pub(super) store: Arc<Store>,
     /// The targets to remember; ends with the control task.
     pub(super) targets: watch::Receiver<Vec<Target>>,
+    /// The names to remember; ends with the control task.
+    pub(super) names: watch::Receiver<Vec<Held>>,
     pub(super) shutdown: Shutdown,
 }
 
@@ -49,12 +51,13 @@ impl Services {
     }
 
     async fn run(self) -> Result<(), RunError> {
-        let Self { listening, api, stations, mtu, store, targets, shutdown } = self;
+        let Self { listening, api, stations, mtu, store, targets, names, shutdown } = self;
         let mut tasks = JoinSet::new();
         tasks.spawn(listening.serve(api, shutdown.token().clone()));
         tasks.spawn(stations.run(shutdown.token().clone()));
         tasks.spawn(mtu.run(shutdown.token().clone()));
-        tasks.spawn(keep_targets(store, targets));
+        tasks.spawn(keep(store.clone(), targets, "the targets", Store::keep_targets));
+        tasks.spawn(keep(store, names, "the names", Store::keep_names));
         tasks.spawn(heed_signals(shutdown.clone()));
         let mut ended = Ok(());
         let draining = async {
@@ -78,15 +81,20 @@ impl Services {
     }
 }
 
-/// Writes down the targets each time that they change, the last ones at the latest when the control task has ended.
+/// Writes down a list each time that it changes, the last one at the latest when the control task has ended.
 /// What changes while a write is under way is written with the next one.
-async fn keep_targets(store: Arc<Store>, mut targets: watch::Receiver<Vec<Target>>) {
-    while targets.changed().await.is_ok() {
-        let now = targets.borrow_and_update().clone();
+async fn keep<T: Clone + Send + Sync + 'static>(
+    store: Arc<Store>,
+    mut list: watch::Receiver<Vec<T>>,
+    what: &'static str,
+    write: fn(&Store, &[T]) -> Result<(), StoreError>,
+) {
+    while list.changed().await.is_ok() {
+        let now = list.borrow_and_update().clone();
         let store = store.clone();
-        match spawn_blocking(move || store.keep_targets(&now)).await {
+        match spawn_blocking(move || write(&store, &now)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => warn!(%error, "the targets are not remembered for --resume"),
+            Ok(Err(error)) => warn!(%error, "{what} are not remembered for the next run"),
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }

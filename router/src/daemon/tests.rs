@@ -16,7 +16,10 @@ use serde_json::{Value, json};
 use weft::{id::NetworkName, secret::NetworkSecret};
 
 use super::*;
-use crate::fastdp::Mode;
+use crate::{
+    dns::{DEFAULT_DOMAIN, DEFAULT_TTL, DnsConfig},
+    fastdp::Mode,
+};
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -78,6 +81,12 @@ fn config(directory: &Path) -> Config {
         esp_lanes: None,
         bridge: "weft".to_owned(),
         http_addr: Some("127.0.0.1:6784".parse().unwrap()),
+        dns: DnsConfig {
+            domain: DEFAULT_DOMAIN.parse().unwrap(),
+            ttl: DEFAULT_TTL,
+            listen: None,
+            resolv_conf: directory.join("resolv.conf"),
+        },
         record: None,
     }
 }

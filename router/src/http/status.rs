@@ -50,7 +50,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Format {
 }
 
 impl Format {
-    fn answer(self, value: &impl Serialize, table: impl FnOnce() -> text::Table) -> Response {
+    pub(super) fn answer(self, value: &impl Serialize, table: impl FnOnce() -> text::Table) -> Response {
         match self {
             Self::Json => Json(value).into_response(),
             Self::Text => table().to_string().into_response(),
@@ -72,6 +72,8 @@ impl Api {
             ]
             .map(|(name, count)| (name.to_owned(), count)),
         );
+        report.counters.extend(self.dns.counters().map(|(name, count)| (name.to_owned(), count)));
+        report.dns = self.dns.status();
         Ok(report)
     }
 }

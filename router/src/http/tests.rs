@@ -1,5 +1,6 @@
 use std::{path::Path, sync::Mutex};
 
+use arc_swap::ArcSwap;
 use http_body_util::BodyExt;
 use hyper::{Method, Request, StatusCode, body::Incoming, header};
 use hyper_util::rt::TokioIo;
@@ -10,13 +11,14 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use weft::{entropy::Entropy, id::PeerName, node::Node};
+use weft::{entropy::Entropy, id::PeerName, names::Table, node::Node};
 use weft_host::{BridgeConfig, FakeHost, Host};
 
 use super::*;
 use crate::{
     control::tests::{Ends, control, node_config},
     daemon::Exit,
+    dns::{DEFAULT_DOMAIN, DEFAULT_TTL, DnsConfig, Listen, Zone},
     stations::Stations,
 };
 
@@ -37,13 +39,15 @@ async fn served() -> Served {
     host.add_namespace("c1");
     let (control, sources, ends) = control(Node::new(node_config(), Entropy::System), None);
     tokio::spawn(control.run(sources));
-    let (stations, operator) = Stations::new(host.clone(), ends.asker.clone());
+    let (stations, operator) = Stations::new(host.clone(), ends.asker.clone(), ends.own_names.clone());
     tokio::spawn(stations.run(ends.stop.clone()));
+    let dns = name_server(Some(Listen::Bridge), ends.names.clone());
     let (ready, is_ready) = watch::channel(false);
     let shutdown = Shutdown::default();
     let api = Api {
         control: ends.asker.clone(),
         operator,
+        dns,
         counters: Arc::new(Counters::default),
         fast: watch::channel(FastCounts::default()).1,
         started: 1_700_000_000,
@@ -56,6 +60,13 @@ async fn served() -> Served {
     let tcp = listening.tcp_address().unwrap();
     let task = tokio::spawn(listening.serve(api, shutdown.token().clone()));
     Served { scratch, tcp, host, ends, ready, shutdown, task }
+}
+
+fn name_server(listen: Option<Listen>, table: Arc<ArcSwap<Table>>) -> Arc<Dns> {
+    let config =
+        DnsConfig { domain: DEFAULT_DOMAIN.parse().unwrap(), ttl: DEFAULT_TTL, listen, resolv_conf: "/nowhere".into() };
+    let zone = Zone::new(config.domain.clone(), config.ttl, table);
+    Arc::new(Dns::new(config, zone))
 }
 
 struct Answer {
@@ -238,13 +249,63 @@ async fn health_and_readiness_say_what_is_wrong() {
     assert_eq!(ill.status, StatusCode::SERVICE_UNAVAILABLE);
 }
 
+#[tokio::test]
+async fn names_are_added_looked_up_and_removed_within_the_domain() {
+    let served = served().await;
+    let add = |name: &str, owner: Value| json!({ "name": name, "addresses": ["10.32.0.1", "fd32::1"], "owner": owner });
+    for (name, changed) in [("web", 2), ("web.weft.local.", 0), ("WEB.weft.local", 0)] {
+        assert_eq!(served.post("/dns/add", &add(name, json!("c1"))).await.json(), json!({ "changed": changed }));
+    }
+    assert_eq!(served.post("/dns/add", &add("by-hand", Value::Null)).await.status, StatusCode::OK);
+    let found = json!({ "names": ["web.weft.local"], "addresses": ["10.32.0.1", "fd32::1"] });
+    timeout(Duration::from_secs(5), async {
+        while served.get("/dns/lookup/by-hand").await.status != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    for name in ["web", "Web.weft.local"] {
+        assert_eq!(served.get(&format!("/dns/lookup/{name}")).await.json(), found);
+    }
+    let back = served.get("/dns/lookup/10.32.0.1").await.json();
+    assert_eq!(back["names"], json!(["by-hand.weft.local", "web.weft.local"]));
+    let listed = served.get("/status/dns?format=json").await.json();
+    assert_eq!((&listed[0]["owner"], &listed[1]["hostname"]), (&json!("weft:extern"), &json!("web.weft.local")));
+    assert!(served.get("/status/dns").await.text.starts_with("NAME"));
+    assert!(served.get("/report").await.json()["names"].as_array().is_some_and(|names| names.len() == 2));
+    assert_eq!(served.get("/dns").await.json()["domain"], "weft.local");
+
+    for (path, body) in [
+        ("/dns/add", json!({ "name": "web.example.com", "addresses": ["10.32.0.1"] })),
+        ("/dns/add", json!({ "name": "weft.local", "addresses": ["10.32.0.1"] })),
+        ("/dns/add", json!({ "name": "-x", "addresses": ["10.32.0.1"] })),
+        ("/dns/add", json!({ "name": "x", "addresses": [] })),
+        ("/dns/add", json!({ "name": "x", "addresses": ["127.0.0.1"] })),
+        ("/dns/add", json!({ "name": "x", "addresses": ["10.32.0.1"], "owner": "" })),
+        ("/dns/remove", json!({})),
+    ] {
+        let refused = served.post(path, &body).await;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{body} {}", refused.text);
+    }
+    assert_eq!(served.get("/dns/lookup/nobody").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(served.tcp(Method::POST, "/dns/add", "localhost").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(served.tcp(Method::GET, "/dns/lookup/web", "localhost").await.json(), found);
+
+    let removed = served.post("/dns/remove", &json!({ "addresses": ["fd32::1"] })).await.json();
+    assert_eq!(removed, json!({ "changed": 2 }));
+    let removed = served.post("/dns/remove", &json!({ "owner": "c1" })).await.json();
+    assert_eq!(removed, json!({ "changed": 1 }));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stuck_control_task_costs_a_call_its_deadline_and_no_more() {
     let (asker, _never_read) = crate::control::channel();
-    let (_, operator) = Stations::new(Arc::new(FakeHost::new()), asker.clone());
+    let (_, operator) = Stations::new(Arc::new(FakeHost::new()), asker.clone(), watch::channel(Vec::new()).1);
     let api = Api {
         control: asker,
         operator,
+        dns: name_server(None, Arc::default()),
         counters: Arc::new(Counters::default),
         fast: watch::channel(FastCounts::default()).1,
         started: 0,

@@ -21,6 +21,8 @@ fn the_summary_has_its_colons_in_one_column() {
       Endpoints: 2
  TrustedSubnets: 10.0.0.0/8, fd00::/8
    FastDatapath: off
+          Names: 1
+            DNS: weft.local at 10.32.0.254:53
          Uptime: 1 h 1 min
 "
     );
@@ -73,6 +75,17 @@ fn endpoints_list_their_addresses() {
 MAC                PEER                      ADDRESSES
 0a:00:00:00:00:01  7e:52:00:00:00:01(alpha)  10.32.1.5 fd00::5
 0a:00:00:00:00:02  7e:52:00:00:00:03         -
+"
+    );
+}
+
+#[test]
+fn names_say_where_they_lead_and_whose_they_are() {
+    assert_eq!(
+        names(&report().names).to_string(),
+        "\
+NAME            ADDRESSES           PEER                     OWNER
+web.weft.local  10.32.0.1 fd00::1  7e:52:00:00:00:02(beta)  c1
 "
     );
 }
@@ -252,6 +265,19 @@ fn report() -> Report {
             },
         ],
         ipam: Default::default(),
+        names: vec![NameLine {
+            hostname: "web.weft.local".parse().unwrap(),
+            addresses: vec!["10.32.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            owner: "c1".parse().unwrap(),
+            name: peer(2),
+            nickname: Some(nick("beta")),
+        }],
+        dns: Some(DnsServer {
+            domain: "weft.local".parse().unwrap(),
+            ttl_s: 1,
+            listening: vec!["10.32.0.254:53".parse().unwrap()],
+            upstream: Vec::new(),
+        }),
         counters: std::collections::BTreeMap::new(),
     }
 }
