@@ -12,14 +12,19 @@ use crate::{
 /// Plugs a container in.
 pub(crate) fn attach(client: &Client, attach: Attach) -> anyhow::Result<()> {
     let Attach { no_multicast_route, json, addresses, container } = attach;
-    let request = AttachRequest { container, addresses: parsed(&addresses)?, no_multicast_route };
+    let request = AttachRequest {
+        container,
+        addresses: parsed(&addresses)?,
+        no_multicast_route,
+        ..AttachRequest::default()
+    };
     show(&client.post("/attach", &request)?, json)
 }
 
 /// Unplugs a container, wholly or in part.
 pub(crate) fn detach(client: &Client, detach: Detach) -> anyhow::Result<()> {
     let Detach { json, addresses, container } = detach;
-    let request = AttachRequest { container, addresses: parsed(&addresses)?, no_multicast_route: false };
+    let request = AttachRequest { container, addresses: parsed(&addresses)?, ..AttachRequest::default() };
     show(&client.post("/detach", &request)?, json)
 }
 

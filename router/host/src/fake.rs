@@ -241,7 +241,7 @@ mod tests {
 
     fn attach(container: &str, addresses: &[&str]) -> AttachRequest {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        AttachRequest { container: container.to_owned(), addresses, no_multicast_route: false }
+        AttachRequest { container: container.to_owned(), addresses, ..AttachRequest::default() }
     }
 
     fn expose(address: &str, without_masquerade: bool) -> ExposeRequest {
