@@ -2,22 +2,18 @@
 
 use ipnet::IpNet;
 use weft::api::{Addresses, AttachRequest, Attachment, ExposeRequest, address};
+use weft_plugin::client::Client;
 
 use crate::{
     cli::{Attach, Detach, Expose, Hide},
-    client::Client,
     output,
 };
 
 /// Plugs a container in.
 pub(crate) fn attach(client: &Client, attach: Attach) -> anyhow::Result<()> {
     let Attach { no_multicast_route, json, addresses, container } = attach;
-    let request = AttachRequest {
-        container,
-        addresses: parsed(&addresses)?,
-        no_multicast_route,
-        ..AttachRequest::default()
-    };
+    let request =
+        AttachRequest { container, addresses: parsed(&addresses)?, no_multicast_route, ..AttachRequest::default() };
     show(&client.post("/attach", &request)?, json)
 }
 

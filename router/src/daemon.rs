@@ -37,6 +37,7 @@ use weft::{
 };
 use weft_host::{
     BridgeConfig, FastConfig, Host, HostError, Kernel,
+    spool::Spool,
     tap::{self, TapError, TapQueue},
     udp::{self, UdpError},
 };
@@ -174,6 +175,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
     let node_config = node_config(&config, &store, &*host, targets.clone(), started);
     let (node, recorder) = node(node_config, &config)?;
 
+    let spool = Spool::of(&config.data_dir);
     let (taps, mtu) = plug_in(&config, &*host, &store, workers).await?;
     let fast = FastPath::start(setup(&config, &store), mtu.into());
     let (mtu_now, mtu) = watch::channel(mtu);
@@ -220,7 +222,8 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
     };
     let mtu = Mtu { host: host.clone(), fixed: config.mtu, now: mtu_now, peer: store.identity().name() };
 
-    let services = Services { listening, api, stations, mtu, store, targets: targets_seen, shutdown: shutdown.clone() };
+    let services =
+        Services { listening, api, stations, spool, mtu, store, targets: targets_seen, shutdown: shutdown.clone() };
     let services = services.start().map_err(RunError::Threads)?;
     is_ready.send_replace(true);
     notify("READY=1");

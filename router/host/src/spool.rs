@@ -84,6 +84,17 @@ impl Spool {
         }
     }
 
+    /// Strikes out all, and removes the directory if nothing else is in it.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn clear(&self) -> io::Result<()> {
+        self.list()?.iter().try_for_each(|name| self.remove(name))?;
+        // Not empty: then it is not only ours.
+        let _ = fs::remove_dir(&self.0);
+        Ok(())
+    }
+
     /// Waits for the right to carry out what is written down: two plugins at it could unplug what one of them has just plugged in anew.
     /// None if it does not become free in time.
     ///
@@ -146,10 +157,14 @@ mod tests {
         let mut listed = spool.list().unwrap();
         listed.sort();
         assert_eq!(listed, all);
-        for name in all.iter().chain(&all) {
+        for name in [all[0], all[0]] {
             spool.remove(name).unwrap();
         }
-        assert!(spool.list().unwrap().is_empty());
+        assert_eq!(spool.list().unwrap().len(), 2);
+        for _ in 0..2 {
+            spool.clear().unwrap();
+            assert!(!scratch.path().join("cni").exists());
+        }
     }
 
     #[test]

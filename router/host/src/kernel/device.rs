@@ -93,12 +93,7 @@ impl<'a> Wanted<'a> {
 
 impl Edge {
     /// Makes the veth pair, marked, on the bridge, its inner side still down.
-    pub(super) fn plug_in(
-        &self,
-        namespace: &Namespace,
-        bridge: &Link,
-        wanted: &Wanted<'_>,
-    ) -> Result<Link, HostError> {
+    pub(super) fn plug_in(&self, namespace: &Namespace, bridge: &Link, wanted: &Wanted<'_>) -> Result<Link, HostError> {
         let name = self.free_name(namespace)?;
         let (peer, mtu) = (wanted.device, wanted.mtu);
         self.netlink.add_veth(&Veth { name: &name, peer, namespace: namespace.fd(), mtu })?;

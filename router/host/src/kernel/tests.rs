@@ -224,8 +224,7 @@ fn a_device_of_someone_else_in_the_container_is_not_touched() {
     on_a_host(|| {
         let kernel = launch();
         let container = Container::new();
-        container
-            .inside(|| Netlink::open().unwrap().put_bridge("ethwe", Mac([2, 0, 0, 0, 0, 1]), 1500).unwrap());
+        container.inside(|| Netlink::open().unwrap().put_bridge("ethwe", Mac([2, 0, 0, 0, 0, 1]), 1500).unwrap());
         let error = done(kernel.attach(to(&container.path, &["10.2.0.1/24"]))).unwrap_err();
         let expected = format!("device ethwe in container \"{}\" is not weft's: rename or remove it", container.path);
         assert_eq!(error.to_string(), expected);

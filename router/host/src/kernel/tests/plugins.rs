@@ -84,7 +84,8 @@ fn what_is_named_is_detached_by_name_whatever_became_of_its_namespace() {
         let gone = AttachRequest { container: "/run/netns/gone".to_owned(), ..to("", &[]) };
         assert_eq!(done(kernel.detach(gone.clone())), Err(HostError::NoNamespace("/run/netns/gone".to_owned())));
         // Addresses of it cannot be taken one by one without going there.
-        let part = AttachRequest { addresses: nets(&["10.2.0.1/24"]), name: Some("weft/0/eth0".to_owned()), ..gone.clone() };
+        let part =
+            AttachRequest { addresses: nets(&["10.2.0.1/24"]), name: Some("weft/0/eth0".to_owned()), ..gone.clone() };
         assert_eq!(done(kernel.detach(part)), Err(HostError::NoNamespace("/run/netns/gone".to_owned())));
         let whole = AttachRequest { name: Some("weft/0/eth0".to_owned()), ..gone.clone() };
         assert_eq!(done(kernel.detach(whole.clone())).unwrap().len(), 2);
