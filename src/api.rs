@@ -291,7 +291,7 @@ pub struct ForgetRequest {
 }
 
 /// `POST /attach` and `POST /detach`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AttachRequest {
     /// The container: name of a network namespace, path of one, or a process id.
     pub container: String,
@@ -300,6 +300,58 @@ pub struct AttachRequest {
     /// Add no route for multicast.
     #[serde(default)]
     pub no_multicast_route: bool,
+    /// What the container is called and who has its addresses; none: as in `container`. A name that is given belongs to one device: one
+    /// that is attached under it elsewhere is unplugged first, and for detach the container's namespace need not exist any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The device in the container; none for `ethwe`. A container may have several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Routes of the container through that device. One that it has already stays as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
+    /// Whether frames may go back to the container that they came from, so that it can reach itself by an address of another; none: as
+    /// it is, at first not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hairpin: Option<bool>,
+    /// The device's Ethernet address; none: as it is, at first one that the kernel chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// Bytes of the device's largest IP packet, not above the bridge's; none: the bridge's, whatever that becomes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+}
+
+/// A route of a container, with the keys of CNI.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Where to.
+    pub dst: ipnet::IpNet,
+    /// By way of whom; none: directly. It need not be in a subnet of the device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gw: Option<IpAddr>,
+    /// Bytes of the largest IP packet that goes this way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Largest TCP segment in bytes that is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advmss: Option<u32>,
+    /// Of several routes the one with the least is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+    /// Number of the routing table; none for the main one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
+    /// The kernel's number for the scope; none: link without a gateway, else universe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<u8>,
+}
+
+impl Route {
+    /// A route that says no more than this.
+    pub fn new(dst: ipnet::IpNet, gw: Option<IpAddr>) -> Self {
+        Self { dst, gw, mtu: None, advmss: None, priority: None, table: None, scope: None }
+    }
 }
 
 /// `POST /expose` and `POST /hide`.

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use weft::{names::DnsName, node::input::Target};
+use weft_plugin::{client::Client, cni::setup};
 use weft_router::{
     Config,
     config::{DEFAULT_DATA_DIR, DEFAULT_RUN_DIR},
 };
 
-use crate::{client::Client, flags::RouterFlags, settings};
+use crate::{flags::RouterFlags, settings};
 
 /// One encrypted Ethernet over any set of hosts.
 ///
@@ -147,6 +148,15 @@ pub(crate) enum Verb {
     },
     /// Print options for `docker run`, by which a container finds the network's names
     DnsArgs,
+    /// Install the plugins for container runtimes that speak CNI, and a configuration for them
+    SetupCni {
+        /// Where the runtime looks for plugins
+        #[arg(long = "cni-bin-dir", value_name = "DIR", default_value = setup::BIN_DIR)]
+        bin_dir: PathBuf,
+        /// Where the runtime looks for configurations
+        #[arg(long, value_name = "DIR", default_value = setup::CONF_DIR)]
+        conf_dir: PathBuf,
+    },
     /// Print a new network secret, for `--password-file`
     Secret,
     /// Print the version

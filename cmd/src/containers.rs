@@ -5,17 +5,19 @@ use weft::{
     api::{Addresses, AttachRequest, Attachment, ExposeRequest, address},
     names::owner::EXPOSED,
 };
+use weft_plugin::client::Client;
 
 use crate::{
     cli::{Attach, Detach, Expose, Hide},
-    client::Client,
     names, output,
 };
 
 /// Plugs a container in.
 pub(crate) fn attach(client: &Client, attach: Attach) -> anyhow::Result<()> {
     let Attach { no_multicast_route, names, json, addresses, container } = attach;
-    let request = AttachRequest { container: container.clone(), addresses: parsed(&addresses)?, no_multicast_route };
+    let addresses = parsed(&addresses)?;
+    let request =
+        AttachRequest { container: container.clone(), addresses, no_multicast_route, ..AttachRequest::default() };
     let attached: Addresses = client.post("/attach", &request)?;
     names::register(client, &container, &names, &attached.addresses)?;
     show(&attached, json)
@@ -24,7 +26,7 @@ pub(crate) fn attach(client: &Client, attach: Attach) -> anyhow::Result<()> {
 /// Unplugs a container, wholly or in part.
 pub(crate) fn detach(client: &Client, detach: Detach) -> anyhow::Result<()> {
     let Detach { json, addresses, container } = detach;
-    let request = AttachRequest { container, addresses: parsed(&addresses)?, no_multicast_route: false };
+    let request = AttachRequest { container, addresses: parsed(&addresses)?, ..AttachRequest::default() };
     show(&client.post("/detach", &request)?, json)
 }
 

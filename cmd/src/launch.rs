@@ -16,17 +16,12 @@ use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use weft_plugin::client::{Client, ClientError};
 use weft_router::Config;
 use zeroize::Zeroizing;
 
 use crate::{
-    cli::Globals,
-    client::{Client, ClientError},
-    flags::RouterFlags,
-    handover, output,
-    password::Source,
-    process::Process,
-    settings::Settings,
+    cli::Globals, flags::RouterFlags, handover, output, password::Source, process::Process, settings::Settings,
 };
 
 /// After this long people want to know what is being waited for.

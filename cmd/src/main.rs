@@ -1,7 +1,8 @@
-//! The `weft` binary: the command line, and the daemon as `weft router`. `weft --help` lists the verbs.
+//! The `weft` binary: the command line, the daemon as `weft router`, and CNI plugins by the names `weft-net` and `weft-ipam`.
+//! `weft --help` lists the verbs.
 
 mod cli;
-mod client;
+mod cni;
 mod containers;
 mod flags;
 mod handover;
@@ -23,8 +24,13 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
 use cli::{Cli, Verb};
+use weft_plugin::cni::Program;
 
 fn main() -> ExitCode {
+    // A container runtime waits: before anything else.
+    if let Some(program) = std::env::args_os().next().and_then(|name| Program::called(&name)) {
+        return cni::plugin(program);
+    }
     let matches = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match run(cli, &matches) {
@@ -56,6 +62,7 @@ fn run(cli: Cli, matches: &clap::ArgMatches) -> anyhow::Result<()> {
         Verb::DnsRemove(remove) => names::remove(&globals.client()?, remove),
         Verb::DnsLookup { name, json } => names::lookup(&globals.client()?, &name, json),
         Verb::DnsArgs => names::args(&globals.client()?),
+        Verb::SetupCni { bin_dir, conf_dir } => cni::setup(&bin_dir, &conf_dir),
         Verb::Secret => manual::secret(),
         Verb::Version => manual::version(),
         Verb::Completions { shell } => manual::completions(shell),

@@ -3,19 +3,21 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, bail, ensure};
-use hyper::StatusCode;
 use ipnet::IpNet;
 use weft::{
     api::{Attachment, DnsServer, Lookup, NameAddRequest, NameRemoveRequest, NamesChanged},
     names::{DnsName, Owner},
 };
+use weft_plugin::client::{Client, ClientError};
 use weft_router::dns::PORT;
 
 use crate::{
     cli::{DnsAdd, DnsRemove},
-    client::{Client, ClientError},
     output,
 };
+
+/// The status for what is not there (RFC 9110 §15.5.5).
+const NOT_FOUND: u16 = 404;
 
 /// What the words of a command are: addresses wherever they stand, then a container, then a name.
 #[derive(Debug, PartialEq, Eq)]
@@ -71,7 +73,7 @@ pub(crate) fn lookup(client: &Client, asked: &str, json: bool) -> anyhow::Result
 pub(crate) fn args(client: &Client) -> anyhow::Result<()> {
     let server: DnsServer = match client.get("/dns") {
         Ok(server) => server,
-        Err(ClientError::Refused { status: StatusCode::NOT_FOUND, .. }) => return Ok(()),
+        Err(ClientError::Refused { status: NOT_FOUND, .. }) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     // Resolvers know no other port.

@@ -7,8 +7,9 @@ use weft::api::{
     Connection, Endpoint, NameLine, Path, Peer, Report, Summary, TargetStatus,
     text::{self, Table},
 };
+use weft_plugin::client::Client;
 
-use crate::{cli::What, client::Client, output};
+use crate::{cli::What, output};
 
 /// Prints the summary or a table, for people or as JSON.
 pub(crate) fn status(client: &Client, what: What, json: bool) -> anyhow::Result<()> {

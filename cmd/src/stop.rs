@@ -7,14 +7,10 @@ use std::{
 
 use anyhow::{bail, ensure};
 use nix::sys::signal::Signal;
+use weft_plugin::client::{Client, ClientError};
 use weft_router::Config;
 
-use crate::{
-    cli::Dirs,
-    client::{Client, ClientError},
-    output,
-    process::Process,
-};
+use crate::{cli::Dirs, output, process::Process};
 
 /// How long a router may take to say goodbye, and again after each signal.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -4,8 +4,7 @@ use weft::{
     api::{ConnectRequest, ForgetRequest},
     node::input::Target,
 };
-
-use crate::client::Client;
+use weft_plugin::client::Client;
 
 /// Adds targets, or replaces all.
 pub(crate) fn connect(client: &Client, targets: Vec<Target>, replace: bool) -> anyhow::Result<()> {

@@ -11,6 +11,7 @@
 //! killed is removed by the next lab to start. Nothing is ever made in the namespace that the tests run in.
 
 pub mod capture;
+pub mod cni;
 pub mod command;
 pub mod container;
 pub mod cut;

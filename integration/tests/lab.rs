@@ -4,6 +4,8 @@
 mod lab {
     mod attachments;
     mod capture;
+    mod cni;
+    mod cni_runtimes;
     mod crowd;
     mod cuts;
     mod demo;

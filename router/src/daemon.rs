@@ -39,6 +39,7 @@ use weft::{
 };
 use weft_host::{
     BridgeConfig, FastConfig, Host, HostError, Kernel,
+    spool::Spool,
     tap::{self, TapError, TapQueue},
     udp::{self, UdpError},
 };
@@ -177,6 +178,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
     let node_config = node_config(&config, &store, &*host, targets.clone(), started);
     let (node, recorder) = node(node_config, &config)?;
 
+    let spool = Spool::of(&config.data_dir);
     let (taps, mtu) = plug_in(&config, &*host, &store, workers).await?;
     let fast = FastPath::start(setup(&config, &store), mtu.into());
     let (mtu_now, mtu) = watch::channel(mtu);
@@ -236,6 +238,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
         listening,
         api,
         stations,
+        spool,
         mtu,
         store,
         targets: targets_seen,

@@ -16,6 +16,7 @@ mod shutdown;
 mod stations;
 pub mod store;
 mod transport;
+mod unheard;
 
 pub use config::Config;
 pub use control::ControlError;

@@ -188,7 +188,7 @@ mod tests {
 
     fn attach(container: &str, addresses: &[&str]) -> AttachRequest {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        AttachRequest { container: container.to_owned(), addresses, no_multicast_route: false }
+        AttachRequest { container: container.to_owned(), addresses, ..AttachRequest::default() }
     }
 
     /// What the node is told next.

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use nix::errno::Errno;
 use thiserror::Error;
+use weft::id::Mac;
 
 /// Why the host did not do as asked.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -55,6 +56,18 @@ pub enum HostError {
         /// Where, in words.
         place: String,
     },
+    /// No device can have this name.
+    #[error("\"{0}\" cannot name a device: use 1 to 15 bytes, none of them `/`, `:` or a blank, and not `.` or `..`")]
+    BadDeviceName(String),
+    /// There is no name left for the host's side.
+    #[error("container \"{0}\" has too many devices on the network")]
+    TooManyDevices(String),
+    /// Destination and gateway of a route are of different protocols.
+    #[error("the route to {0} has a gateway of the other version of IP")]
+    BadRoute(IpNet),
+    /// An Ethernet address that no station can have.
+    #[error("{0} cannot be given to anyone: it is a group's address, or none")]
+    BadMac(Mac),
     /// A VXLAN device of somebody else takes the packets that ours would take.
     #[error(
         "VXLAN network {vni} on UDP port {port} is taken by a VXLAN device {device}: remove it, or launch with another --port or \
@@ -192,6 +205,10 @@ impl HostError {
             | Self::AddressTaken { .. }
             | Self::ForeignDevice { .. }
             | Self::BadBridgeName(_)
+            | Self::BadDeviceName(_)
+            | Self::TooManyDevices(_)
+            | Self::BadRoute(_)
+            | Self::BadMac(_)
             | Self::BadMtu { .. }
             | Self::TooManyExposed => true,
             Self::NoDevice(_)

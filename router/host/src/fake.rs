@@ -36,6 +36,8 @@ struct State {
     devices: Vec<String>,
     /// Addresses on the network of each namespace that exists; none means not plugged in.
     namespaces: BTreeMap<String, Vec<IpNet>>,
+    /// What is attached under a name of its own, and in which namespace.
+    names: BTreeMap<String, String>,
     exposed: Vec<IpNet>,
     unmasqueraded: Vec<IpNet>,
     failure: Option<HostError>,
@@ -60,7 +62,9 @@ impl FakeHost {
 
     /// Lets a container's namespace vanish, with whatever was plugged into it.
     pub fn remove_namespace(&self, name: &str) {
-        self.state().namespaces.remove(name);
+        let mut state = self.state();
+        state.namespaces.remove(name);
+        state.names.retain(|_, namespace| namespace != name);
     }
 
     /// Changes the host's addresses; peers are told those that mean something to them.
@@ -140,13 +144,21 @@ impl Host for FakeHost {
             let has = state.namespace(&request.container)?;
             has.extend(missing);
             has.sort();
+            state.names.extend(request.name.map(|name| (name, request.container)));
             Ok(asked)
         })
     }
 
     fn detach(&self, request: AttachRequest) -> Answer<Vec<IpNet>> {
         self.answer(|state| {
-            let has = state.namespace(&request.container)?;
+            let container = match &request.name {
+                None => request.container,
+                Some(name) => match state.names.get(name) {
+                    None => return Ok(Vec::new()),
+                    Some(namespace) => namespace.clone(),
+                },
+            };
+            let has = state.namespace(&container)?;
             let leaving = addressing::leaving(&request.addresses, has);
             has.retain(|address| !leaving.contains(address));
             Ok(leaving)
@@ -158,7 +170,7 @@ impl Host for FakeHost {
             let Some(bridge) = &state.bridge else { return Ok(Vec::new()) };
             let exposed = (EXPOSED.to_owned(), bridge.mac, &state.exposed);
             let containers =
-                (1..).zip(&state.namespaces).map(|(n, (name, has))| (name.clone(), Mac([2, 0, 0, 0, 0, n]), has));
+                (1..).zip(&state.namespaces).map(|(n, (name, has))| (state.called(name), Mac([2, 0, 0, 0, 0, n]), has));
             let all = std::iter::once(exposed).chain(containers).filter(|(_, _, addresses)| !addresses.is_empty());
             Ok(all.map(|(container, mac, has)| Attachment { container, mac, addresses: has.clone() }).collect())
         })
@@ -218,6 +230,12 @@ impl State {
         self.namespaces.get_mut(name).ok_or_else(|| HostError::NoNamespace(name.to_owned()))
     }
 
+    /// What the container in a namespace is called.
+    fn called(&self, namespace: &str) -> String {
+        let given = self.names.iter().find(|(_, its)| *its == namespace).map(|(name, _)| name.as_str());
+        given.unwrap_or(namespace).to_owned()
+    }
+
     /// The addresses of all but one, with who has them.
     fn taken(&self, except: &str) -> Vec<(IpNet, String)> {
         let containers = self.namespaces.iter().filter(|(name, _)| *name != except);
@@ -241,7 +259,7 @@ mod tests {
 
     fn attach(container: &str, addresses: &[&str]) -> AttachRequest {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        AttachRequest { container: container.to_owned(), addresses, no_multicast_route: false }
+        AttachRequest { container: container.to_owned(), addresses, ..AttachRequest::default() }
     }
 
     fn expose(address: &str, without_masquerade: bool) -> ExposeRequest {

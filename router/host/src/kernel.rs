@@ -6,6 +6,7 @@
 
 mod bridge;
 mod container;
+mod device;
 mod expose;
 mod reset;
 
@@ -15,6 +16,10 @@ use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
 use weft::api::{AttachRequest, Attachment, ExposeRequest};
 
+pub(crate) use self::{
+    bridge::bridge_mark,
+    container::{container_of, given},
+};
 use crate::{
     error::HostError,
     host::{Answer, Bridge, BridgeConfig, Facts, Host, Port, Underlay},

@@ -21,6 +21,8 @@ mod ovs;
 mod packet_socket;
 pub mod poll;
 mod sockopt;
+pub mod spool;
+pub mod station;
 mod sysctl;
 pub mod tap;
 #[cfg(test)]

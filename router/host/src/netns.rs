@@ -3,7 +3,7 @@
 //! A thread that enters a namespace is made for that and ends with it, so that no other work is ever done in the wrong place.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     os::{
         fd::{AsFd, BorrowedFd},
         unix::fs::{MetadataExt, OpenOptionsExt},
@@ -53,6 +53,19 @@ impl Namespace {
             return Err(HostError::OwnNamespace(name.to_owned()));
         }
         Ok(found)
+    }
+
+    /// Finds the namespace of an inode number, by any name or process that leads there.
+    pub(crate) fn of_inode(inode: u64) -> Option<Self> {
+        let entries = |directory: &str| fs::read_dir(directory).into_iter().flatten().flatten();
+        let named = entries(NAMED).map(|entry| entry.path());
+        let processes = entries("/proc").map(|entry| entry.path().join("ns/net"));
+        named.chain(processes).find_map(|path| {
+            let is_it = fs::metadata(&path).is_ok_and(|data| data.ino() == inode);
+            let file = is_it.then(|| open(&path).ok()).flatten()?;
+            let identity = identity(&file).ok().filter(|(_, found)| *found == inode)?;
+            Some(Self { name: path.display().to_string(), file, identity })
+        })
     }
 
     /// What it was called.

@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path};
 
 use tracing::info;
-use weft_host::Host;
+use weft_host::{Host, spool::Spool};
 
 use super::RunError;
 use crate::fastdp;
@@ -36,6 +36,7 @@ fn remove_files(directory: &Path) -> Result<(), RunError> {
             fs::remove_file(entry.path()).map_err(|error| failed(&entry.path(), error))?;
         }
     }
+    Spool::of(directory).clear().map_err(|error| failed(directory, error))?;
     // Not empty, or a mount point: then it is not only ours.
     let _ = fs::remove_dir(directory);
     Ok(())
@@ -58,6 +59,7 @@ mod tests {
         }
         let host = FakeHost::new();
         host.ensure_bridge(BridgeConfig { peer: PeerName([2; 6]), mtu: None }).await.unwrap();
+        Spool::of(&data_dir).add("weft/0a/eth0").unwrap();
         remove(&host, "weft", 6784, &data_dir).await.unwrap();
         assert!(host.ports().await.is_err(), "the bridge is gone");
         let left: Vec<_> = fs::read_dir(&data_dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();

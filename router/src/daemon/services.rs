@@ -11,6 +11,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 use weft::{names::Held, node::input::Target};
+use weft_host::spool::Spool;
 
 use super::{Exit, RunError, runtime, spawn};
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     shutdown::Shutdown,
     stations::Stations,
     store::{Store, StoreError},
+    unheard,
 };
 
 /// How long the services may take to end: answers under way, a host operation begun, the last write.
@@ -29,6 +31,8 @@ pub(super) struct Services {
     pub(super) listening: Listening,
     pub(super) api: Api,
     pub(super) stations: Stations,
+    /// What plugins unplugged while no router ran.
+    pub(super) spool: Spool,
     pub(super) mtu: Mtu,
     pub(super) store: Arc<Store>,
     /// The targets to remember; ends with the control task.
@@ -51,10 +55,15 @@ impl Services {
     }
 
     async fn run(self) -> Result<(), RunError> {
-        let Self { listening, api, stations, mtu, store, targets, names, shutdown } = self;
+        let Self { listening, api, stations, spool, mtu, store, targets, names, shutdown } = self;
         let mut tasks = JoinSet::new();
-        tasks.spawn(listening.serve(api, shutdown.token().clone()));
         tasks.spawn(stations.run(shutdown.token().clone()));
+        let (operator, stop) = (api.operator.clone(), shutdown.token().clone());
+        tasks.spawn(async move {
+            // First, as a container that was unplugged may be plugged in anew by the first call.
+            unheard::make_up(&spool, &operator).await;
+            listening.serve(api, stop).await;
+        });
         tasks.spawn(mtu.run(shutdown.token().clone()));
         tasks.spawn(keep(store.clone(), targets, "the targets", Store::keep_targets));
         tasks.spawn(keep(store, names, "the names", Store::keep_names));

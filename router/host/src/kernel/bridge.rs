@@ -1,6 +1,6 @@
 //! The bridge: made, taken over, and its ports.
 
-use super::Edge;
+use super::{Edge, device::inode_of};
 use crate::{
     error::HostError,
     host::{Bridge, BridgeConfig, Port},
@@ -35,7 +35,7 @@ impl Edge {
         self.netlink.set_alias(&link, &Mark::Bridge(mark.clone()).to_string())?;
         sysctl::prepare_station(&self.bridge)?;
         sysctl::skip_duplicate_detection(&self.bridge)?;
-        self.spread_mtu(&link)?;
+        self.spread_mtu(&link, kept)?;
         self.restore_exposure(&link, &mark)?;
         Ok(Bridge { name: link.name, index: link.index, mac: wanted.mac(), mtu: link.mtu, created: found.is_none() })
     }
@@ -66,6 +66,14 @@ impl Edge {
         Ok((link, mark))
     }
 
+    /// As [`Self::our_bridge`]; none if there is no bridge at all.
+    pub(super) fn bridge_if_there(&self) -> Result<Option<Link>, HostError> {
+        match self.our_bridge() {
+            Err(HostError::NoBridge(_)) => Ok(None),
+            found => found.map(|(bridge, _)| Some(bridge)),
+        }
+    }
+
     pub(super) fn foreign(&self, device: &str) -> HostError {
         HostError::ForeignDevice { device: device.to_owned(), place: "this host".to_owned() }
     }
@@ -74,38 +82,37 @@ impl Edge {
         HostError::NoBridge(self.bridge.clone())
     }
 
-    /// Gives all ports of ours and the containers behind them the MTU of the bridge.
-    fn spread_mtu(&self, bridge: &Link) -> Result<(), HostError> {
+    /// Gives all ports of ours and the containers behind them the MTU of the bridge, but for those that have a lesser one of their own,
+    /// which was given at attach or by somebody else.
+    fn spread_mtu(&self, bridge: &Link, before: u32) -> Result<(), HostError> {
+        let follows = |link: &Link| link.mtu != bridge.mtu && (link.mtu == before || link.mtu > bridge.mtu);
         for link in self.netlink.links()?.iter().filter(|link| link.controller == Some(bridge.index)) {
             let Some(mark) = link.alias.as_deref().and_then(Mark::parse) else { continue };
-            if link.mtu != bridge.mtu {
+            if follows(link) {
                 self.netlink.set_mtu(link, bridge.mtu)?;
             }
             if let Mark::Container(name) = mark
-                && let Err(error) = self.spread_mtu_inside(&name, link, bridge.mtu)
+                && let Some(inside) = self.inside(link)?.filter(follows)
+                && let Err(error) = self.set_mtu_inside(&name, link, &inside, bridge.mtu)
             {
-                // Its name may mean nothing any more while processes still live in it.
+                // No name and no process may lead there any more.
                 tracing::warn!(container = name, %error, "cannot set the MTU inside the container");
             }
         }
         Ok(())
     }
 
-    fn spread_mtu_inside(&self, name: &str, outside: &Link, mtu: u32) -> Result<(), HostError> {
-        let Some(inside) = self.inside(outside)? else { return Ok(()) };
-        if inside.mtu == mtu {
-            return Ok(());
-        }
-        let namespace = Namespace::find(name)?;
-        if self.number(&namespace)? != outside.peer_namespace {
-            return Err(HostError::NoNamespace(name.to_owned()));
-        }
-        namespace.enter(|netlink| netlink.set_mtu(&inside, mtu))
+    fn set_mtu_inside(&self, name: &str, outside: &Link, inside: &Link, mtu: u32) -> Result<(), HostError> {
+        let is_it = |namespace: &Namespace| self.number(namespace).is_ok_and(|n| n == outside.peer_namespace);
+        let by_inode = || Namespace::of_inode(inode_of(&outside.name)?);
+        let found = Namespace::find(name).ok().filter(is_it).or_else(|| by_inode().filter(is_it));
+        let namespace = found.ok_or_else(|| HostError::NoNamespace(name.to_owned()))?;
+        namespace.enter(|netlink| netlink.set_mtu(inside, mtu))
     }
 }
 
 /// What a device remembers that is a bridge of ours.
-pub(super) fn bridge_mark(link: &Link) -> Option<BridgeMark> {
+pub(crate) fn bridge_mark(link: &Link) -> Option<BridgeMark> {
     match link.alias.as_deref().and_then(Mark::parse)? {
         Mark::Bridge(mark) if link.bridge => Some(mark),
         Mark::Bridge(_) | Mark::Port | Mark::Container(_) => None,

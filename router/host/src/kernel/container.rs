@@ -1,16 +1,10 @@
-//! Containers: a veth pair from the bridge into their namespace, and addresses.
+//! Containers: which are on the bridge, what they get, and what is taken from them.
 //!
 //! ```text
 //! weft (bridge) ── vethweINODE │ ethwe (container)
 //! ```
 //! The host's side is marked with the container's name. Which namespace the other side is in, the kernel tells of it (and lets us read
-//! addresses there without going in), so names may be given up or used again meanwhile.
-
-use std::{
-    net::IpAddr,
-    thread::sleep,
-    time::{Duration, Instant},
-};
+//! addresses there without going in), so names may be given up or used again meanwhile. How a device is made: [`device`](super::device).
 
 use ipnet::IpNet;
 use nix::errno::Errno;
@@ -19,31 +13,21 @@ use weft::{
     id::Mac,
 };
 
-use super::Edge;
+use super::{Edge, device::Wanted};
 use crate::{
-    addressing, announce,
+    addressing,
     error::HostError,
     host::EXPOSED,
     mark::Mark,
-    netlink::{Address, Link, Netlink, Veth},
+    netlink::{Address, Link, Netlink},
     netns::Namespace,
-    sysctl,
 };
-
-/// The container's side, as Weave Net names it.
-const INSIDE: &str = "ethwe";
-/// How the host's side begins; the namespace's inode number, 32 bits, makes it unique. "veth" keeps desktop tools away.
-const OUTSIDE: &str = "vethwe";
-/// How long a new veth may take until it passes frames: the kernel switches it on in the background, in milliseconds when idle.
-const CARRIER: Duration = Duration::from_secs(2);
-/// How often to look.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// A container on the bridge.
 pub(super) struct Plugged {
     pub(super) name: String,
-    outside: Link,
-    inside: Link,
+    pub(super) outside: Link,
+    pub(super) inside: Link,
     pub(super) addresses: Vec<IpNet>,
 }
 
@@ -60,25 +44,30 @@ impl Edge {
         let asked = addressing::checked(&request.addresses)?;
         let namespace = Namespace::find(&request.container)?;
         let (bridge, _) = self.our_bridge()?;
-        let plugged = self.plugged_in(&namespace)?;
+        let wanted = Wanted::of(request, &asked, &bridge)?;
+        let number = self.number(&namespace)?;
+        let (ours, mut others): (Vec<Plugged>, Vec<Plugged>) =
+            self.plugged(&bridge)?.into_iter().partition(|plugged| plugged.is(number, wanted.device));
+        let plugged = ours.into_iter().next();
+        let stale: Vec<Plugged> =
+            others.extract_if(.., |other| request.name.is_some() && other.name == wanted.name).collect();
 
-        let (ours, named): (Vec<IpNet>, bool) =
-            plugged.as_ref().map_or_else(|| (Vec::new(), false), |plugged| (plugged.addresses.clone(), true));
         let inside = plugged.as_ref().map(|plugged| plugged.inside.index);
-        let survey = namespace.enter(|netlink| survey(netlink, namespace.name(), inside))?;
-        if survey.named && !named {
+        let survey = namespace.enter(|netlink| survey(netlink, namespace.name(), wanted.device, inside))?;
+        if survey.named && plugged.is_none() {
             let place = format!("container \"{}\"", namespace.name());
-            return Err(HostError::ForeignDevice { device: INSIDE.to_owned(), place });
+            return Err(HostError::ForeignDevice { device: wanted.device.to_owned(), place });
         }
-        let mut others = survey.others;
-        others.extend(self.taken(inside.and(plugged.as_ref()))?);
-        let missing = addressing::missing(&asked, &ours, &others)?;
+        let has = plugged.as_ref().map(|plugged| plugged.addresses.as_slice()).unwrap_or_default();
+        let taken = [survey.others, self.taken(&bridge, &others)?].concat();
+        let missing = addressing::missing(&asked, has, &taken)?;
 
+        stale.iter().try_for_each(|stale| self.netlink.remove(&stale.outside))?;
         let outside = match &plugged {
-            Some(plugged) => plugged.outside.clone(),
-            None => self.plug_in(&namespace, &bridge)?,
+            Some(plugged) => self.plug_again(&namespace, plugged, &wanted, request.name.is_some())?,
+            None => self.plug_in(&namespace, &bridge, &wanted)?,
         };
-        let given = self.give(&namespace, &outside, &missing, &asked, !request.no_multicast_route);
+        let given = self.give(&namespace, &outside, &missing, &wanted);
         if given.is_err() && plugged.is_none() {
             self.netlink.remove(&outside)?;
         }
@@ -86,22 +75,60 @@ impl Edge {
     }
 
     pub(super) fn detach(&self, request: &AttachRequest) -> Result<Vec<IpNet>, HostError> {
-        let namespace = Namespace::find(&request.container)?;
-        let Some(plugged) = self.plugged_in(&namespace)? else { return Ok(Vec::new()) };
+        let found = match &request.name {
+            Some(name) => self.named(name)?,
+            None => self.meant(request)?,
+        };
+        let taken = found.iter().map(|outside| self.take(outside, request)).collect::<Result<Vec<_>, _>>()?;
+        Ok(taken.concat())
+    }
+
+    /// Takes addresses from a container, and unplugs it with the last.
+    fn take(&self, outside: &Link, request: &AttachRequest) -> Result<Vec<IpNet>, HostError> {
+        let Some(plugged) = self.plugged_at(outside)? else {
+            // The other side is gone, and this one about to go.
+            return self.netlink.remove(outside).map(|()| Vec::new());
+        };
         let leaving = addressing::leaving(&request.addresses, &plugged.addresses);
         if leaving.len() == plugged.addresses.len() {
-            self.netlink.remove(&plugged.outside)?;
+            self.netlink.remove(outside)?;
             return Ok(leaving);
+        }
+        let namespace = Namespace::find(&request.container)?;
+        if self.number(&namespace)? != outside.peer_namespace {
+            return Err(HostError::NoNamespace(request.container.clone()));
         }
         namespace.enter(|netlink| leaving.iter().try_for_each(|net| netlink.remove_address(&plugged.inside, *net)))?;
         Ok(leaving)
     }
 
-    pub(super) fn attachments(&self) -> Result<Vec<Attachment>, HostError> {
-        let bridge = match self.our_bridge() {
-            Err(HostError::NoBridge(_)) => return Ok(Vec::new()),
-            found => found?.0,
+    /// The host's sides of what a person means: of the device in a namespace; if there is no such any more, of what was attached under
+    /// this name.
+    fn meant(&self, request: &AttachRequest) -> Result<Vec<Link>, HostError> {
+        let namespace = match Namespace::find(&request.container) {
+            Err(HostError::NoNamespace(name)) => {
+                let named = self.named(&name)?;
+                return if named.is_empty() { Err(HostError::NoNamespace(name)) } else { Ok(named) };
+            }
+            found => found?,
         };
+        let number = self.number(&namespace)?;
+        let device = Wanted::device(request)?;
+        let Some(bridge) = self.bridge_if_there()? else { return Ok(Vec::new()) };
+        let plugged = self.plugged(&bridge)?.into_iter();
+        Ok(plugged.filter(|plugged| plugged.is(number, device)).map(|plugged| plugged.outside).collect())
+    }
+
+    /// The host's sides of what is attached under a name.
+    fn named(&self, name: &str) -> Result<Vec<Link>, HostError> {
+        let Some(bridge) = self.bridge_if_there()? else { return Ok(Vec::new()) };
+        let mut links = self.netlink.links()?;
+        links.retain(|link| link.controller == Some(bridge.index) && container_of(link).as_deref() == Some(name));
+        Ok(links)
+    }
+
+    pub(super) fn attachments(&self) -> Result<Vec<Attachment>, HostError> {
+        let Some(bridge) = self.bridge_if_there()? else { return Ok(Vec::new()) };
         let mut containers: Vec<Attachment> = self.plugged(&bridge)?.into_iter().map(Plugged::attachment).collect();
         containers.sort_by(|a, b| a.container.cmp(&b.container));
         let exposed = Attachment {
@@ -115,17 +142,16 @@ impl Edge {
 
     /// All containers on the bridge.
     pub(super) fn plugged(&self, bridge: &Link) -> Result<Vec<Plugged>, HostError> {
-        let mut plugged = Vec::new();
-        for outside in self.netlink.links()? {
-            if outside.controller == Some(bridge.index)
-                && let Some(Mark::Container(name)) = outside.alias.as_deref().and_then(Mark::parse)
-                && let Some(inside) = self.inside(&outside)?
-                && let Some(addresses) = self.addresses_inside(&outside, &inside)?
-            {
-                plugged.push(Plugged { name, outside, inside, addresses });
-            }
-        }
-        Ok(plugged)
+        let on_bridge = self.netlink.links()?.into_iter().filter(|link| link.controller == Some(bridge.index));
+        on_bridge.filter_map(|outside| self.plugged_at(&outside).transpose()).collect()
+    }
+
+    /// The container at a port of the bridge; none if it is gone, or the port is another's.
+    fn plugged_at(&self, outside: &Link) -> Result<Option<Plugged>, HostError> {
+        let Some(name) = container_of(outside) else { return Ok(None) };
+        let Some(inside) = self.inside(outside)? else { return Ok(None) };
+        let addresses = self.addresses_inside(outside, &inside)?;
+        Ok(addresses.map(|addresses| Plugged { name, outside: outside.clone(), inside, addresses }))
     }
 
     /// The container's side of a veth; none if it is gone.
@@ -144,28 +170,14 @@ impl Edge {
         }
     }
 
-    /// The addresses of all on the bridge but one container, with who has them.
-    pub(super) fn taken(&self, except: Option<&Plugged>) -> Result<Vec<(IpNet, String)>, HostError> {
-        let (bridge, _) = self.our_bridge()?;
-        let except = except.map(|plugged| plugged.outside.index);
-        let mut taken: Vec<(IpNet, String)> =
-            self.exposed(&bridge)?.into_iter().map(|net| (net, EXPOSED.to_owned())).collect();
-        for plugged in self.plugged(&bridge)? {
-            if Some(plugged.outside.index) != except {
-                let by = format!("container \"{}\"", plugged.name);
-                taken.extend(plugged.addresses.iter().map(|net| (*net, by.clone())));
-            }
-        }
-        Ok(taken)
-    }
-
-    fn plugged_in(&self, namespace: &Namespace) -> Result<Option<Plugged>, HostError> {
-        let Some(number) = self.number(namespace)? else { return Ok(None) };
-        let bridge = match self.our_bridge() {
-            Err(HostError::NoBridge(_)) => return Ok(None),
-            found => found?.0,
-        };
-        Ok(self.plugged(&bridge)?.into_iter().find(|plugged| plugged.outside.peer_namespace == Some(number)))
+    /// The addresses of these and of the host on the bridge, with who has them.
+    pub(super) fn taken(&self, bridge: &Link, plugged: &[Plugged]) -> Result<Vec<(IpNet, String)>, HostError> {
+        let exposed = self.exposed(bridge)?.into_iter().map(|net| (net, EXPOSED.to_owned()));
+        let of_containers = plugged.iter().flat_map(|plugged| {
+            let by = format!("container \"{}\"", plugged.name);
+            plugged.addresses.iter().map(move |net| (*net, by.clone()))
+        });
+        Ok(exposed.chain(of_containers).collect())
     }
 
     /// None if the container is gone.
@@ -176,77 +188,24 @@ impl Edge {
             Err(error) => Err(error),
         }
     }
-
-    /// Makes the veth pair, marked, on the bridge, its inner side still down.
-    fn plug_in(&self, namespace: &Namespace, bridge: &Link) -> Result<Link, HostError> {
-        let name = format!("{OUTSIDE}{:08x}", namespace.inode());
-        // What an attach that was killed half-way has left: ours by its name, but not yet marked.
-        if let Some(left) = self.netlink.link(&name)?
-            && left.alias.is_none()
-            && left.controller.is_none()
-        {
-            self.netlink.remove(&left)?;
-        }
-        self.netlink.add_veth(&Veth { name: &name, peer: INSIDE, namespace: namespace.fd(), mtu: bridge.mtu })?;
-        let missing = || HostError::NoDevice(name.clone());
-        let outside = self.netlink.link(&name)?.ok_or_else(missing)?;
-        let mark = Mark::Container(namespace.name().to_owned());
-        let plugged = sysctl::mute(&name).and_then(|()| self.netlink.plug(&outside, bridge, &mark.to_string()));
-        if let Err(error) = plugged {
-            self.netlink.remove(&outside)?;
-            return Err(error);
-        }
-        // Once more: what it is now, with the number of the other namespace.
-        self.netlink.link(&name)?.ok_or_else(missing)
-    }
-
-    /// Switches the container's side on and gives it addresses, all or none, and tells the neighbours.
-    fn give(
-        &self,
-        namespace: &Namespace,
-        outside: &Link,
-        missing: &[IpNet],
-        all: &[IpNet],
-        multicast: bool,
-    ) -> Result<(), HostError> {
-        let inside = self.inside(outside)?.ok_or_else(|| HostError::NoDevice(INSIDE.to_owned()))?;
-        namespace.enter(|netlink| {
-            sysctl::prepare_station(&inside.name)?;
-            if missing.iter().any(|net| net.addr().is_ipv6()) {
-                // Container engines like to switch it off.
-                sysctl::unmute(&inside.name)?;
-            }
-            netlink.set_up(&inside)?;
-            add_all(netlink, &inside, missing)?;
-            if multicast { netlink.add_multicast_route(&inside) } else { Ok(()) }
-        })?;
-        self.await_carrier(outside)?;
-        let addresses: Vec<IpAddr> = all.iter().map(IpNet::addr).collect();
-        let announced = namespace.enter(|_| announce::announce(&inside, &addresses));
-        if let Err(error) = announced {
-            // It is there all the same; neighbours will find it by asking.
-            tracing::warn!(container = namespace.name(), %error, "neighbours are not told of the new addresses");
-        }
-        Ok(())
-    }
-
-    /// Waits until a veth passes frames. On a bridge that is down it never does, which is for others to notice.
-    fn await_carrier(&self, outside: &Link) -> Result<(), HostError> {
-        let deadline = Instant::now() + CARRIER;
-        while Instant::now() < deadline {
-            if self.netlink.link_at(outside.index, None)?.is_some_and(|link| link.running) {
-                return Ok(());
-            }
-            sleep(LOOK);
-        }
-        tracing::warn!(device = outside.name, "still not passing frames");
-        Ok(())
-    }
 }
 
 impl Plugged {
+    /// Whether it is the device of that name in the namespace of that number.
+    fn is(&self, namespace: Option<i32>, device: &str) -> bool {
+        namespace.is_some() && self.outside.peer_namespace == namespace && self.inside.name == device
+    }
+
     fn attachment(self) -> Attachment {
         Attachment { container: self.name, mac: self.inside.mac.unwrap_or(Mac([0; 6])), addresses: self.addresses }
+    }
+}
+
+/// The container that the host's side of a veth is marked for.
+pub(crate) fn container_of(outside: &Link) -> Option<String> {
+    match outside.alias.as_deref().and_then(Mark::parse)? {
+        Mark::Container(name) => Some(name),
+        Mark::Bridge(_) | Mark::Port => None,
     }
 }
 
@@ -264,20 +223,20 @@ pub(super) fn add_all(netlink: &Netlink, link: &Link, addresses: &[IpNet]) -> Re
 }
 
 /// The addresses of a device that were given, not made by the kernel itself, in order.
-pub(super) fn given(addresses: &[Address], index: u32) -> Vec<IpNet> {
+pub(crate) fn given(addresses: &[Address], index: u32) -> Vec<IpNet> {
     let of_device = addresses.iter().filter(|address| address.index == index).map(|address| address.net);
     let mut given: Vec<IpNet> = of_device.filter(|net| !addressing::is_automatic(net.addr())).collect();
     given.sort();
     given
 }
 
-fn survey(netlink: &Netlink, container: &str, ours: Option<u32>) -> Result<Survey, HostError> {
+fn survey(netlink: &Netlink, container: &str, device: &str, ours: Option<u32>) -> Result<Survey, HostError> {
     let links = netlink.links()?;
     let name =
         |index: u32| links.iter().find(|link| link.index == index).map_or("another device", |link| link.name.as_str());
     let foreign = netlink.addresses(None)?.into_iter().filter(|address| Some(address.index) != ours);
     let others =
         foreign.map(|address| (address.net, format!("{} of container \"{container}\"", name(address.index)))).collect();
-    let named = links.iter().any(|link| link.name == INSIDE);
+    let named = links.iter().any(|link| link.name == device);
     Ok(Survey { others, named })
 }

@@ -31,7 +31,7 @@ impl Edge {
         let asked = addressing::checked(&request.addresses)?;
         let (bridge, before) = self.our_bridge()?;
         let has = self.exposed(&bridge)?;
-        let mut others = self.taken(None)?;
+        let mut others = self.taken(&bridge, &self.plugged(&bridge)?)?;
         others.extend(self.on_other_devices(&bridge)?);
         let missing = addressing::missing(&asked, &has, &others)?;
 

@@ -1,4 +1,5 @@
 mod expose;
+mod plugins;
 pub(crate) mod stage;
 
 use std::{
@@ -11,6 +12,8 @@ use std::{
 
 use nix::mount::{MsFlags, mount};
 use socket2::{Domain, Socket, Type};
+
+use weft::id::Mac;
 
 use super::*;
 use crate::netlink::Veth;
@@ -55,7 +58,7 @@ fn the_bridge_keeps_its_mtu_whatever_its_ports_have() {
 fn a_bridge_of_someone_else_is_not_touched() {
     on_a_host(|| {
         let netlink = Netlink::open().unwrap();
-        netlink.put_bridge("weft", weft::id::Mac([2, 9, 9, 9, 9, 9]), 1500).unwrap();
+        netlink.put_bridge("weft", Mac([2, 9, 9, 9, 9, 9]), 1500).unwrap();
         let kernel = Kernel::start("weft").unwrap();
         let error = done(kernel.ensure_bridge(BridgeConfig { peer: PEER, mtu: Some(1400) })).unwrap_err();
         assert_eq!(error.to_string(), "device weft in this host is not weft's: rename or remove it");
@@ -221,8 +224,7 @@ fn a_device_of_someone_else_in_the_container_is_not_touched() {
     on_a_host(|| {
         let kernel = launch();
         let container = Container::new();
-        container
-            .inside(|| Netlink::open().unwrap().put_bridge("ethwe", weft::id::Mac([2, 0, 0, 0, 0, 1]), 1500).unwrap());
+        container.inside(|| Netlink::open().unwrap().put_bridge("ethwe", Mac([2, 0, 0, 0, 0, 1]), 1500).unwrap());
         let error = done(kernel.attach(to(&container.path, &["10.2.0.1/24"]))).unwrap_err();
         let expected = format!("device ethwe in container \"{}\" is not weft's: rename or remove it", container.path);
         assert_eq!(error.to_string(), expected);

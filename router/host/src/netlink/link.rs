@@ -139,6 +139,12 @@ impl Netlink {
         self.change(&format!("set the MTU of {} to {mtu}", link.name), RouteNetlinkMessage::SetLink(message), 0)
     }
 
+    /// Changes the Ethernet address of a device.
+    pub(crate) fn set_mac(&self, link: &Link, mac: Mac) -> Result<(), HostError> {
+        let message = LinkUnspec::new_with_index(link.index).address(mac.0.to_vec()).build();
+        self.change(&format!("give {} the address {mac}", link.name), RouteNetlinkMessage::SetLink(message), 0)
+    }
+
     /// Switches a device on.
     pub(crate) fn set_up(&self, link: &Link) -> Result<(), HostError> {
         let message = LinkUnspec::new_with_index(link.index).up().build();

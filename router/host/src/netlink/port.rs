@@ -45,6 +45,13 @@ impl Netlink {
         self.change(&doing, RouteNetlinkMessage::NewLink(builder.build()), 0)
     }
 
+    /// Lets frames leave by the port that they came in by, or not.
+    pub(crate) fn set_hairpin(&self, link: &Link, on: bool) -> Result<(), HostError> {
+        let message = LinkBridgePort::new(link.index).hairpin(on).build();
+        let doing = format!("set the hairpin mode of {}", link.name);
+        self.change(&doing, RouteNetlinkMessage::NewLink(message), 0)
+    }
+
     /// Makes a device of ours a port of the bridge, not yet up, so that it can be given its rules before frames pass.
     pub(crate) fn plug_silently(&self, link: &Link, bridge: &Link, alias: &str) -> Result<(), HostError> {
         let message = rtnetlink::LinkUnspec::new_with_index(link.index).alias(alias).controller(bridge.index).build();

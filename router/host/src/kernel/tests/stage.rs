@@ -100,7 +100,7 @@ pub(crate) fn nets(texts: &[&str]) -> Vec<IpNet> {
 }
 
 pub(crate) fn to(container: &str, addresses: &[&str]) -> AttachRequest {
-    AttachRequest { container: container.to_owned(), addresses: nets(addresses), no_multicast_route: false }
+    AttachRequest { container: container.to_owned(), addresses: nets(addresses), ..AttachRequest::default() }
 }
 
 pub(crate) fn host_gets(addresses: &[&str]) -> ExposeRequest {
