@@ -103,7 +103,8 @@ pub struct Node {
     outputs: VecDeque<Output>,
     /// The forwarding snapshot is out of date.
     unpublished: bool,
-    /// And it cannot wait: an answer to a handshake is about to leave, after which packets of the new session come.
+    /// And it cannot wait: what is about to leave, an answer to a handshake or the word that it came, lets the peer seal with the
+    /// new session.
     is_urgent: bool,
     published_at: Time,
     /// Changes of path so far, for metrics.
@@ -347,7 +348,10 @@ impl Node {
                 LinkChange::Keys => {
                     self.is_urgent |= self.links.link(peer).is_some_and(|link| link.keys.is_established());
                 }
-                LinkChange::Rekeyed => self.outputs.push_back(Output::Event(Event::Rekeyed { peer })),
+                LinkChange::Rekeyed => {
+                    self.is_urgent = true;
+                    self.outputs.push_back(Output::Event(Event::Rekeyed { peer }));
+                }
                 LinkChange::Direct(Change::Up(address)) => {
                     self.links.displace(peer, address, now);
                     self.advert.soon(now);
