@@ -282,7 +282,6 @@ fn sessions_are_renewed_without_losing_a_frame() {
 fn sessions_are_renewed_without_losing_a_frame_while_stations_come() {
     let often = |config: &mut NodeConfig, _| config.rekey_after = 2 * SECOND;
     let mut mesh = Mesh::new(2, often, |id| if id == 0 { vec![] } else { vec![0] });
-    mesh.sim.network.latency = Duration::from_micros(100);
     mesh.attach_all();
     mesh.settle(&[0, 1], 10 * SECOND);
     mesh.assert_broadcast_exactly_once(&[0, 1]);
