@@ -11,7 +11,7 @@ TOOLS := cmake:cmake g++:g++ make:make pkg-config:pkg-config nft:nftables ip:ipr
 # The same for what is tested in a User-Mode-Linux kernel: without them those tests are skipped, and say so.
 UML_TOOLS := linux.uml:user-mode-linux modprobe:kmod iptables-legacy:iptables ovs-dpctl:openvswitch-switch
 
-.PHONY: help deps uml-deps root build release demo lab lab-down test bench bench-switching bench-names fuzz lint
+.PHONY: help deps uml-deps root build release demo lab lab-down test bench bench-uml bench-switching bench-names fuzz lint
 
 help: ## Show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -86,6 +86,10 @@ test: root uml-deps build ## Run all tests: unit, property, simulator, lab
 	exit $$status
 
 bench: root release ## Measure Weft beside raw veth and kernel VXLAN (BENCH_SECONDS, BENCH_ROUNDS, BENCH_UNDERLAY, BENCH_ONLY, BENCH_OUT)
+	cargo bench -p weft-integration --bench throughput
+
+bench-uml: export BENCH_UML = 1
+bench-uml: root uml-deps release ## Measure ESP and Open vSwitch beside the same made by hand, in a User-Mode-Linux kernel (as bench)
 	cargo bench -p weft-integration --bench throughput
 
 bench-switching: root release ## Measure how long nothing is heard when the kernel's path fails (BENCH_TRIALS, BENCH_OUT)

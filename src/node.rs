@@ -54,6 +54,9 @@ use crate::{
 
 /// Snapshots of a changing mesh are not published more often than this; after a quiet time, at once.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(5);
+/// Nor more often than this for each station: to write a snapshot and a plan takes about a microsecond for each, and most of the
+/// time shall be for what changes them.
+const PUBLISH_PER_STATION: Duration = Duration::from_micros(10);
 
 /// What a node is, for its whole life.
 #[derive(Clone, Debug)]
@@ -109,6 +112,9 @@ pub struct Node {
     outputs: VecDeque<Output>,
     /// The forwarding snapshot is out of date.
     unpublished: bool,
+    /// And it cannot wait: what is about to leave, an answer to a handshake or the word that it came, lets the peer seal with the
+    /// new session.
+    is_urgent: bool,
     published_at: Time,
     /// Changes of path so far, for metrics.
     path_changes: u64,
@@ -158,6 +164,7 @@ impl Node {
             advert: Advert::default(),
             outputs: VecDeque::new(),
             unpublished: true,
+            is_urgent: false,
             published_at: Time::ZERO,
             path_changes: 0,
             left: false,
@@ -242,7 +249,7 @@ impl Node {
         if self.left {
             return None;
         }
-        let publish = self.unpublished.then(|| self.published_at + PUBLISH_INTERVAL);
+        let publish = self.unpublished.then(|| self.published_at + self.publish_interval());
         let parts = [
             self.connections.deadline(),
             self.links.deadline(),
@@ -372,15 +379,23 @@ impl Node {
         while let Some((peer, change)) = self.links.poll_change() {
             self.unpublished = true;
             match change {
-                LinkChange::Keys => {}
-                LinkChange::Rekeyed => self.outputs.push_back(Output::Event(Event::Rekeyed { peer })),
+                LinkChange::Keys => {
+                    self.is_urgent |= self.links.link(peer).is_some_and(|link| link.keys.is_established());
+                }
+                LinkChange::Rekeyed => {
+                    self.is_urgent = true;
+                    self.outputs.push_back(Output::Event(Event::Rekeyed { peer }));
+                }
                 LinkChange::Direct(Change::Up(address)) => {
                     self.links.displace(peer, address, now);
                     self.advert.soon(now);
                 }
                 LinkChange::Size => self.advert.soon(now),
                 LinkChange::Direct(Change::Down) => self.advert.at_once(now),
-                LinkChange::Method => self.method_changed(peer),
+                LinkChange::Method => {
+                    self.is_urgent = true;
+                    self.method_changed(peer);
+                }
                 LinkChange::Direct(Change::Moved(address)) => {
                     self.links.displace(peer, address, now);
                     let reason = format!("the peer moved to {address}");
@@ -519,8 +534,9 @@ impl Node {
     }
 
     fn publish(&mut self, now: Time) {
-        if self.unpublished && (now >= self.published_at + PUBLISH_INTERVAL || self.published_at == Time::ZERO) {
-            self.unpublished = false;
+        let is_due = self.is_urgent || now >= self.published_at + self.publish_interval();
+        if self.unpublished && (is_due || self.published_at == Time::ZERO) {
+            (self.unpublished, self.is_urgent) = (false, false);
             self.published_at = now;
             self.outputs.push_back(Output::Forwarding(self.snapshot()));
             self.planner.invalidate();
@@ -534,6 +550,10 @@ impl Node {
         {
             self.outputs.push_back(Output::Plan(plan));
         }
+    }
+
+    fn publish_interval(&self) -> Duration {
+        PUBLISH_INTERVAL.max(PUBLISH_PER_STATION * u32::try_from(self.table.len()).unwrap_or(u32::MAX))
     }
 
     fn connect(&mut self, targets: Vec<Target>, replace: bool, now: Time) {

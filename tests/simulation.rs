@@ -284,6 +284,39 @@ fn sessions_are_renewed_without_losing_a_frame() {
 }
 
 #[test]
+fn sessions_are_renewed_without_losing_a_frame_while_stations_come() {
+    let often = |config: &mut NodeConfig, _| config.rekey_after = 2 * SECOND;
+    let mut mesh = Mesh::new(2, often, |id| if id == 0 { vec![] } else { vec![0] });
+    mesh.attach_all();
+    mesh.settle(&[0, 1], 10 * SECOND);
+    mesh.assert_broadcast_exactly_once(&[0, 1]);
+    let before = mesh.sim.report(0).counters["rekeys"];
+    let mut came = [0, 0];
+    for number in 0..20_000_u32 {
+        // So that there is always a reason to publish a snapshot, and one was published just now.
+        if number % 4 == 0 {
+            let [_, a, b, c] = number.to_be_bytes();
+            let station = Input::Station { mac: Mac([2, 9, 9, a, b, c]), addresses: vec![], attached: false };
+            mesh.sim.tell((number / 4 % 2) as HostId, station);
+        }
+        for (from, to) in [(0, 1), (1, 0)] {
+            mesh.sim.send_frame(from, &frame(station(from), station(to)));
+        }
+        mesh.sim.run(Duration::from_millis(1));
+        for (id, came) in came.iter_mut().enumerate() {
+            *came += mesh.sim.take_frames(id).len();
+        }
+    }
+    mesh.sim.run(SECOND);
+    for (id, came) in came.iter_mut().enumerate() {
+        *came += mesh.sim.take_frames(id).len();
+    }
+    let rekeys = mesh.sim.report(0).counters["rekeys"] - before;
+    assert!(rekeys >= 9, "in 20 s: {rekeys}");
+    assert_eq!(came, [20_000; 2]);
+}
+
+#[test]
 fn the_data_plane_is_told_when_a_path_narrows() {
     let mut mesh = Mesh::new(2, |_, _| (), |id| if id == 0 { vec![] } else { vec![0] });
     mesh.attach_all();

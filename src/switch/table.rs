@@ -95,6 +95,16 @@ impl Table {
         self.local.deadline()
     }
 
+    /// How many stations there are at most: one that is claimed by us and by others counts twice.
+    pub fn len(&self) -> usize {
+        self.local.len() + self.remote.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Whose bridge the station is on, ours included.
     pub fn owner(&self, mac: Mac) -> Option<PeerName> {
         self.best(mac).map(|(name, _, _)| name)

@@ -3,19 +3,23 @@
 //! ```text
 //!   container ── bridge ── (nothing | VXLAN device, ours or Weft's | Weft's TAP and router) ── eth0 ── switch ── …
 //! ```
-//! For the fast datapath the fair comparison is a VXLAN device made by hand with the same MTU: what Weft adds to it.
+//! For the fast datapath the fair comparison is the same made by hand with the same MTU, a VXLAN device, with IPsec states and
+//! policies, or a datapath of Open vSwitch with flows: what Weft adds to it.
 
 use std::{fmt, net::Ipv4Addr, time::Duration};
 
-use anyhow::{Result, ensure};
-use weft_integration::lab::{
-    Lab,
-    container::DEVICE,
-    host::{Host, UNDERLAY},
-    mesh::{Mesh, launch_all, password_file},
-    namespace::Namespace,
-    ping::Ping,
-    wait::wait_for,
+use anyhow::{Context, Result, ensure};
+use weft_integration::{
+    lab::{
+        Lab,
+        container::DEVICE,
+        host::{Host, UNDERLAY},
+        mesh::Mesh,
+        namespace::Namespace,
+        ping::Ping,
+    },
+    scenario::{backend::Backend, fabric},
+    uml,
 };
 
 use super::options::{Options, Underlay};
@@ -23,7 +27,12 @@ use super::options::{Options, Underlay};
 /// MTU of Weft's containers on an underlay of 1500 bytes, whatever the method.
 const WEFT_MTU: u16 = 1340;
 /// For two routers to find each other and to prove a path.
-const SETTLING: Duration = Duration::from_secs(20);
+const SETTLING: Duration = Duration::from_secs(30);
+/// Ports of VXLAN made by hand: IANA's, and of Open vSwitch Weft's, which is free there.
+const VXLAN: u16 = 4789;
+const OVS_VXLAN: u16 = 6784;
+/// Key and salt of the states made by hand, hexadecimal: what it is changes nothing.
+const KEY: &str = "0x5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a";
 
 /// How containers of two hosts are joined.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -38,6 +47,14 @@ pub(crate) enum Kind {
     Fastdp,
     /// Weft's sleeve; encrypted.
     Sleeve,
+    /// The VXLAN device with Weft's MTU in ESP, by states and policies made by hand.
+    Xfrm,
+    /// Weft's fast datapath, VXLAN in the kernel and ESP with so many lanes.
+    Esp(u8),
+    /// A datapath of Open vSwitch with flows made by hand, joined to the bridge by a veth pair; not encrypted.
+    Flows,
+    /// Weft's fast datapath, by Open vSwitch; not encrypted.
+    Ovs,
 }
 
 /// One of them, up.
@@ -57,9 +74,9 @@ impl Candidate {
 
     fn up(kind: Kind, options: &Options) -> Result<Self> {
         let lab = Lab::new()?;
-        let candidate = match kind {
-            Kind::Veth | Kind::Vxlan | Kind::VxlanAlike => bridged(kind, lab)?,
-            Kind::Fastdp | Kind::Sleeve => woven(kind, lab)?,
+        let candidate = match kind.backend() {
+            None => bridged(kind, lab)?,
+            Some(backend) => woven(kind, backend, lab)?,
         };
         if options.underlay == Underlay::Nicish {
             candidate.hosts.iter().try_for_each(cut_before_the_wire)?;
@@ -90,18 +107,21 @@ impl Candidate {
 
     /// The hosts on which a router runs.
     pub(crate) fn routers(&self) -> &[Host] {
-        if self.kind.is_weft() { &self.hosts } else { &[] }
+        if self.kind.backend().is_some() { &self.hosts } else { &[] }
     }
 
     /// Fails unless traffic goes where it should: with Weft directly, by the method that is measured, sealed or not.
     pub(crate) fn verify(&self) -> Result<()> {
-        let [a, b] = self.routers() else { return Ok(()) };
+        let (Some(backend), [a, b]) = (self.kind.backend(), self.routers()) else { return Ok(()) };
         for (from, to) in [(a, b), (b, a)] {
             let path = from.path_to(to.name())?;
-            ensure!(path.path == "direct" && path.method == self.kind.to_string(), "not by {}: {path:?}", self.kind);
+            ensure!(path.path == "direct" && path.method == backend.method(), "not by {}: {path:?}", self.kind);
             let connection = from.expect_established(to.name())?;
-            let sealed = self.kind == Kind::Sleeve;
+            let sealed = backend.encrypted();
             ensure!(connection.encrypted == sealed, "encrypted should be {sealed}: {connection:?}");
+            let lanes = self.kind.lanes().filter(|lanes| *lanes > 1).map(|lanes| format!("{lanes} lanes"));
+            let is_so = lanes.as_ref().is_none_or(|lanes| connection.info.contains(lanes));
+            ensure!(is_so, "there should be {lanes:?}: {connection:?}");
         }
         let mtu = self.ends[0].run("cat").arg(format!("/sys/class/net/{DEVICE}/mtu")).checked()?;
         ensure!(mtu.trim() == WEFT_MTU.to_string(), "the MTU is {mtu}, not the {WEFT_MTU} of what it is compared with");
@@ -110,89 +130,167 @@ impl Candidate {
 
     /// What the routers think.
     pub(crate) fn diagnosis(&self) -> String {
-        if self.kind.is_weft() { self.lab.diagnosis() } else { String::new() }
+        if self.kind.backend().is_some() { self.lab.diagnosis() } else { String::new() }
     }
 }
 
 impl Kind {
-    /// All, in the order of the table.
-    pub(crate) const ALL: [Self; 5] = [Self::Veth, Self::Vxlan, Self::VxlanAlike, Self::Fastdp, Self::Sleeve];
+    /// Those that are compared on the kernel that we are on, in the order of the table.
+    pub(crate) fn all() -> &'static [Self] {
+        const NATIVE: [Kind; 5] = [Kind::Veth, Kind::Vxlan, Kind::VxlanAlike, Kind::Fastdp, Kind::Sleeve];
+        const GUEST: [Kind; 6] = [Kind::Xfrm, Kind::Esp(1), Kind::Esp(2), Kind::Esp(4), Kind::Flows, Kind::Ovs];
+        if uml::is_here() { &GUEST } else { &NATIVE }
+    }
 
-    fn is_weft(self) -> bool {
+    /// How Weft is to carry it; None for what is made by hand.
+    fn backend(self) -> Option<Backend> {
         match self {
-            Self::Veth | Self::Vxlan | Self::VxlanAlike => false,
-            Self::Fastdp | Self::Sleeve => true,
+            Self::Veth | Self::Vxlan | Self::VxlanAlike | Self::Xfrm | Self::Flows => None,
+            Self::Fastdp => Some(Backend::Vxlan),
+            Self::Sleeve => Some(Backend::Sleeve),
+            Self::Esp(_) => Some(Backend::VxlanEsp),
+            Self::Ovs => Some(Backend::Ovs),
         }
+    }
+
+    fn lanes(self) -> Option<u8> {
+        if let Self::Esp(lanes) = self { Some(lanes) } else { None }
     }
 
     fn mtu(self) -> u16 {
         match self {
             Self::Veth => 1500,
             Self::Vxlan => 1450,
-            Self::VxlanAlike | Self::Fastdp | Self::Sleeve => WEFT_MTU,
+            Self::VxlanAlike | Self::Fastdp | Self::Sleeve | Self::Xfrm | Self::Esp(_) | Self::Flows | Self::Ovs => {
+                WEFT_MTU
+            }
         }
     }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
+        let name = match self {
+            Self::Esp(lanes) => return f.pad(&format!("esp-{lanes}")),
             Self::Veth => "veth",
             Self::Vxlan => "vxlan",
             Self::VxlanAlike => "vxlan-1340",
             Self::Fastdp => "fastdp",
             Self::Sleeve => "sleeve",
-        })
+            Self::Xfrm => "xfrm",
+            Self::Flows => "flows",
+            Self::Ovs => "ovs",
+        };
+        f.pad(name)
     }
 }
 
-fn woven(kind: Kind, lab: Lab) -> Result<Candidate> {
+fn woven(kind: Kind, backend: Backend, lab: Lab) -> Result<Candidate> {
     let hosts = lab.hosts(["A", "B"])?;
-    let [a, _] = &hosts;
-    let mode = match kind {
-        Kind::Sleeve => {
-            vec![format!("--password-file={}", password_file(&lab, a, "secret")?.display()), "--fastdp=off".to_owned()]
-        }
-        Kind::Fastdp | Kind::Veth | Kind::Vxlan | Kind::VxlanAlike => vec!["--fastdp=vxlan".to_owned()],
-    };
-    let peers = |host: &Host| if host.name() == a.name() { Vec::new() } else { vec![a.v4().to_string()] };
-    launch_all(&hosts, |host| [mode.clone(), peers(host)].concat())?;
-    let Mesh { hosts, containers } = Mesh::of(hosts.to_vec())?;
+    let lanes = kind.lanes().map(|lanes| format!("--esp-lanes={lanes}"));
+    let more: Vec<&str> = lanes.as_deref().into_iter().collect();
+    let mesh = fabric::launched(&lab, &hosts, false, backend, &more)?;
+    fabric::wait_settled(&mesh, backend, SETTLING).with_context(|| lab.diagnosis())?;
+    let Mesh { hosts, containers } = mesh;
     let ends = [containers[0].namespace().clone(), containers[1].namespace().clone()];
     let to = containers[1].v4()?;
     let candidate = Candidate { kind, lab, hosts, ends, to };
-    wait_for("frames go as they should", SETTLING, || candidate.verify())?;
+    candidate.verify()?;
     Ok(candidate)
 }
 
 fn bridged(kind: Kind, lab: Lab) -> Result<Candidate> {
     let hosts = lab.hosts(["A", "B"])?;
     let [a, b] = &hosts;
-    for (here, there) in [(a, b), (b, a)] {
+    let stations = [Station::number(1), Station::number(2)];
+    for (here, there, other) in [(a, b, &stations[1]), (b, a, &stations[0])] {
+        let namespace = here.namespace();
+        namespace.ip("link add br0 type bridge mcast_snooping 0 forward_delay 0\nlink set br0 up\n")?;
         let (local, remote) = (here.v4(), there.v4());
-        let port = match kind {
-            Kind::Vxlan | Kind::VxlanAlike => format!(
-                "link add vx0 type vxlan id 42 local {local} remote {remote} dstport 4789 dev {UNDERLAY}\n\
-                 link set vx0 master br0 up\n"
-            ),
-            Kind::Veth | Kind::Fastdp | Kind::Sleeve => {
-                format!("addr flush dev {UNDERLAY}\nlink set {UNDERLAY} master br0\n")
+        match kind {
+            Kind::Vxlan | Kind::VxlanAlike => namespace.ip(&vxlan(local, remote))?,
+            Kind::Xfrm => namespace.ip(&(esp(local, remote) + &vxlan(local, remote)))?,
+            Kind::Flows => flows(namespace, local, remote, other)?,
+            Kind::Veth | Kind::Fastdp | Kind::Sleeve | Kind::Esp(_) | Kind::Ovs => {
+                namespace.ip(&format!("addr flush dev {UNDERLAY}\nlink set {UNDERLAY} master br0\n"))?;
             }
-        };
-        let bridge = "link add br0 type bridge mcast_snooping 0 forward_delay 0\nlink set br0 up\n";
-        here.namespace().ip(&format!("{bridge}{port}"))?;
+        }
     }
-    let to = Ipv4Addr::new(10, 32, 0, 2);
-    let ends = [contained(a, Ipv4Addr::new(10, 32, 0, 1), kind.mtu())?, contained(b, to, kind.mtu())?];
-    Ok(Candidate { kind, lab, hosts: hosts.to_vec(), ends, to })
+    let ends = [contained(a, &stations[0], kind.mtu())?, contained(b, &stations[1], kind.mtu())?];
+    for (end, other) in ends.iter().zip([&stations[1], &stations[0]]) {
+        // What is for many has no flow.
+        end.ip(&format!("neigh replace {} lladdr {} dev eth0 nud permanent\n", other.address, other.mac))?;
+    }
+    Ok(Candidate { kind, lab, hosts: hosts.to_vec(), ends, to: stations[1].address })
+}
+
+fn vxlan(local: Ipv4Addr, remote: Ipv4Addr) -> String {
+    format!(
+        "link add vx0 type vxlan id 42 local {local} remote {remote} dstport {VXLAN} dev {UNDERLAY}\n\
+         link set vx0 master br0 up\n"
+    )
+}
+
+/// States and policies for VXLAN between two hosts, as Weft has them with one lane.
+fn esp(local: Ipv4Addr, remote: Ipv4Addr) -> String {
+    let state = |from: Ipv4Addr, to: Ipv4Addr| {
+        let spi = 0x100 + u32::from(from.octets()[3]);
+        format!(
+            "xfrm state add src {from} dst {to} proto esp spi {spi} reqid 1 mode transport replay-window 4096 flag esn \
+             aead rfc4106(gcm(aes)) {KEY} 128\n"
+        )
+    };
+    let policy = |from: Ipv4Addr, to: Ipv4Addr, way: &str| {
+        format!(
+            "xfrm policy add src {from}/32 dst {to}/32 proto udp dport {VXLAN} dir {way} \
+             tmpl src {from} dst {to} proto esp reqid 1 mode transport\n"
+        )
+    };
+    let states = state(local, remote) + &state(remote, local);
+    states + &policy(local, remote, "out") + &policy(remote, local, "in")
+}
+
+/// A datapath of Open vSwitch beside the bridge, with a flow for each way.
+fn flows(namespace: &Namespace, local: Ipv4Addr, remote: Ipv4Addr, other: &Station) -> Result<()> {
+    namespace.ip("link add to-dp type veth peer name to-br\nlink set to-dp up\nlink set to-br master br0 up\n")?;
+    let vxlan = format!("vxlan1,type=vxlan,port_no=1,remote_ip=flow,key=flow,dst_port={OVS_VXLAN}");
+    let out = format!("in_port(2),eth(dst={}),eth_type(0x0800),ipv4(frag=no)", other.mac);
+    let tunnel = format!("set(tunnel(tun_id=0x2a,src={local},dst={remote},ttl=64,tp_dst={OVS_VXLAN},flags(df|key))),1");
+    let back = format!(
+        "tunnel(tun_id=0x2a,src={remote},dst={local},ttl=0/0,flags(-df-csum+key)),in_port(1),eth(),eth_type(0x0800),\
+         ipv4(frag=no)"
+    );
+    for args in [
+        &["add-dp", "dp1"][..],
+        &["add-if", "dp1", &vxlan],
+        &["add-if", "dp1", "to-dp,port_no=2"],
+        &["add-flow", "dp1", &out, &tunnel],
+        &["add-flow", "dp1", &back, "2"],
+    ] {
+        namespace.run("ovs-dpctl").args(args).checked()?;
+    }
+    Ok(())
+}
+
+/// A container that is made by hand.
+struct Station {
+    address: Ipv4Addr,
+    mac: String,
+}
+
+impl Station {
+    fn number(number: u8) -> Self {
+        Self { address: Ipv4Addr::new(10, 32, 0, number), mac: format!("02:00:00:00:00:{number:02x}") }
+    }
 }
 
 /// A container behind a host's bridge `br0`.
-fn contained(host: &Host, address: Ipv4Addr, mtu: u16) -> Result<Namespace> {
+fn contained(host: &Host, station: &Station, mtu: u16) -> Result<Namespace> {
     let outside = host.namespace();
     let inside = Namespace::create(&format!("{}-c1", outside.name()))?;
+    let Station { address, mac } = station;
     inside.ip(&format!(
-        "link add eth0 mtu {mtu} type veth peer name vc1 mtu {mtu} netns {}\n\
+        "link add eth0 address {mac} mtu {mtu} type veth peer name vc1 mtu {mtu} netns {}\n\
          addr add {address}/16 dev eth0\nlink set eth0 up\n",
         outside.name()
     ))?;

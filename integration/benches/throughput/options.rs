@@ -63,12 +63,12 @@ impl fmt::Display for Options {
 /// Those named, with commas between them; all if none is.
 fn kinds(names: &str) -> Result<Vec<Kind>> {
     if names.is_empty() {
-        return Ok(Kind::ALL.to_vec());
+        return Ok(Kind::all().to_vec());
     }
-    let all = Kind::ALL.map(|kind| kind.to_string());
+    let all: Vec<String> = Kind::all().iter().map(Kind::to_string).collect();
     let wrong = names.split(',').find(|name| !all.iter().any(|known| known == name));
     ensure!(wrong.is_none(), "BENCH_ONLY is `{names}`: possible are {}", all.join(","));
-    Ok(Kind::ALL.into_iter().filter(|kind| names.split(',').any(|name| name == kind.to_string())).collect())
+    Ok(Kind::all().iter().copied().filter(|kind| names.split(',').any(|name| name == kind.to_string())).collect())
 }
 
 fn number<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(name: &str, default: T) -> Result<T> {

@@ -10,8 +10,15 @@ const WIDTH: usize = 12;
 const RATIO_WIDTH: usize = 19;
 
 /// Which candidates are set in relation: what of it the first has, by the second.
-const RATIOS: [(Kind, Kind); 3] =
-    [(Kind::Fastdp, Kind::VxlanAlike), (Kind::Sleeve, Kind::Vxlan), (Kind::Sleeve, Kind::Veth)];
+const RATIOS: [(Kind, Kind); 7] = [
+    (Kind::Fastdp, Kind::VxlanAlike),
+    (Kind::Sleeve, Kind::Vxlan),
+    (Kind::Sleeve, Kind::Veth),
+    (Kind::Esp(1), Kind::Xfrm),
+    (Kind::Esp(2), Kind::Esp(1)),
+    (Kind::Esp(4), Kind::Esp(1)),
+    (Kind::Ovs, Kind::Flows),
+];
 
 /// The table as text, one line for each metric; of ratios those whose both sides were measured.
 pub(crate) fn of(values: &Values) -> String {

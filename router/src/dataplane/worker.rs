@@ -5,11 +5,11 @@ use std::{
     io,
     net::SocketAddr,
     panic::{self, AssertUnwindSafe},
-    sync::atomic::Ordering::SeqCst,
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::{Duration, Instant},
 };
 
-use arc_swap::Cache;
+use arc_swap::{ArcSwap, Cache};
 use tokio::sync::{mpsc, watch};
 use weft::{
     drops::{Drop, DropCounts},
@@ -114,12 +114,11 @@ impl Worker {
             if shared.is_stopping.load(SeqCst) {
                 return Ok(());
             }
-            let forwarding = forwarding.load();
             if ready.contains(UDP) {
-                self.take_datagrams(forwarding);
+                self.take_datagrams(&mut forwarding);
             }
             if ready.contains(TAP) {
-                self.take_frames(forwarding)?;
+                self.take_frames(forwarding.load())?;
             }
             self.out.flush();
             self.tick(ready != Default::default());
@@ -130,7 +129,7 @@ impl Worker {
         if self.is_idle { IDLE_TICK } else { TICK }
     }
 
-    fn take_datagrams(&mut self, forwarding: &Forwarding) {
+    fn take_datagrams(&mut self, forwarding: &mut Cache<&ArcSwap<Forwarding>, Arc<Forwarding>>) {
         for _ in 0..UDP_BUDGET {
             match self.out.batch.socket().receive(&mut self.inbox) {
                 Ok(0) => return,
@@ -141,6 +140,8 @@ impl Worker {
                     return;
                 }
             }
+            // After reading: what came may be of a session that was not there before.
+            let forwarding = forwarding.load();
             for (from, datagram) in self.inbox.datagrams() {
                 match from {
                     Some(from) => self.plane.datagram_in(forwarding, from, datagram, &mut self.out),

@@ -47,6 +47,10 @@ impl Local {
         self.stations.get(&mac)
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.stations.len()
+    }
+
     pub(super) fn stations(&self) -> impl Iterator<Item = (Mac, &Station)> {
         self.stations.iter().map(|(mac, station)| (*mac, station))
     }
