@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const RETURN: Duration = Duration::from_secs(40);
 const BYTES: u64 = 1_000_000;
 /// IP protocol numbers (IANA).
-const ICMP: u8 = 1;
+pub(crate) const ICMP: u8 = 1;
 pub(crate) const ESP: u8 = 50;
 const ICMPV6: u8 = 58;
 const HOP_BY_HOP: u8 = 0;

@@ -80,11 +80,9 @@ impl EncapSocket {
         let fd = self.0.as_raw_fd();
         let message = recvmsg::<SockaddrIn>(fd, &mut pieces, Some(&mut control), MsgFlags::empty())?;
         let from = message.address.map(|from| SocketAddr::new(from.ip().into(), from.port()));
-        let to = message.cmsgs()?.find_map(|cmsg| match cmsg {
-            ControlMessageOwned::Ipv4PacketInfo(info) => {
-                Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)).into())
-            }
-            _ => None,
+        let to = message.cmsgs()?.find_map(|told| {
+            let ControlMessageOwned::Ipv4PacketInfo(info) = told else { return None };
+            Some(Ipv4Addr::from(u32::from_be(info.ipi_addr.s_addr)).into())
         });
         Ok((message.bytes, from, to))
     }
