@@ -278,6 +278,30 @@ fn sessions_are_renewed_without_losing_a_frame() {
 }
 
 #[test]
+fn not_a_frame_is_lost_from_the_first_path_on_although_handshakes_cross() {
+    for trial in 0..4 {
+        // Each dials the other.
+        let mut mesh = Mesh::new(2, |_, _| (), |id| vec![1 - id]);
+        mesh.sim.network.latency = Duration::from_micros(100 + 300 * trial);
+        mesh.attach_all();
+        let (mut sent, mut came) = (0, 0);
+        while sent < 1000 {
+            for (from, to) in [(0, 1), (1, 0)] {
+                if mesh.sim.report(from).paths.iter().any(|path| path.path == "direct") {
+                    mesh.sim.send_frame(from, &frame(station(from), station(to)));
+                    sent += 1;
+                }
+            }
+            mesh.sim.run(Duration::from_micros(100));
+            came += (0..2).map(|id| mesh.sim.take_frames(id).len()).sum::<usize>();
+        }
+        mesh.sim.run(SECOND);
+        came += (0..2).map(|id| mesh.sim.take_frames(id).len()).sum::<usize>();
+        assert_eq!(sent, came, "trial {trial}");
+    }
+}
+
+#[test]
 fn the_data_plane_is_told_when_a_path_narrows() {
     let mut mesh = Mesh::new(2, |_, _| (), |id| if id == 0 { vec![] } else { vec![0] });
     mesh.attach_all();

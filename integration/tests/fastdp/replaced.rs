@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use weft::api::Path;
 use weft_integration::{
     lab::{Lab, mesh::attached, remains::traces_of, wait::wait_until},
     scenario::{backend::Backend, fabric},
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
 const SETTLING: Duration = Duration::from_secs(40);
 /// The promise: a minute after its death nothing leads to a peer.
 const GONE: Duration = Duration::from_secs(60);
@@ -24,15 +24,13 @@ pub(crate) fn by_another(lab: &Lab, backend: Backend) -> Result<()> {
     ensure!(b.report()?.router.name != old, "it is another");
     mesh.containers.pop();
     mesh.containers.push(attached(&b, "c2", 3)?);
-    wait_until("only the new one is there, by the backend", SETTLING, || {
-        let paths = a.paths()?;
-        Ok(paths.iter().all(|path| path.name != old || path.path == "none")
-            && paths.iter().any(|path| path.path == "direct" && path.method == backend.method()))
+    // Each has a path when it has heard that the other has: neither at the same moment.
+    wait_until("each has the other, by the backend, and nobody the old one", SETTLING, || {
+        let (ours, theirs) = (a.paths()?, b.paths()?);
+        let is_right = |path: &Path| path.path == "direct" && path.method == backend.method();
+        let is_old_gone = ours.iter().all(|path| path.name != old || path.path == "none");
+        Ok(is_old_gone && [ours, theirs].iter().all(|paths| paths.iter().any(is_right)))
     })?;
-    // Both routers begin a handshake with whom they have just met: the first frames of either may come between.
-    for (from, to) in mesh.pairs() {
-        from.ping(to.v4()?).until_answered(PATIENCE)?;
-    }
     mesh.all_ping(3)
 }
 
