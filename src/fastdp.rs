@@ -99,6 +99,8 @@ pub enum Ability {
         backend: String,
         /// Why the kernel cannot seal by ESP; None if it can.
         no_esp: Option<String>,
+        /// The UDP port by which ESP in UDP comes, or why there is none.
+        encap: Result<u16, String>,
         /// Lanes that we want to receive on: 1, 2, 4 or 8.
         lanes: u8,
     },
@@ -139,6 +141,11 @@ pub fn vni(network: &NetworkName) -> u32 {
 /// The UDP port of VXLAN for a network on `port`; None at the end of the range.
 pub fn vxlan_port(port: u16) -> Option<u16> {
     port.checked_add(1)
+}
+
+/// The UDP port of ESP in UDP for a network whose VXLAN is on `vxlan`; None at the end of the range.
+pub fn encap_port(vxlan: u16) -> Option<u16> {
+    vxlan.checked_add(1)
 }
 
 impl SaSet {

@@ -2,6 +2,7 @@
 
 pub mod cookie;
 pub mod direct;
+pub mod encap;
 pub mod esp;
 pub mod estimate;
 pub mod fast;

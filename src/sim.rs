@@ -6,6 +6,7 @@
 
 mod host;
 mod kernel;
+mod nat;
 mod network;
 
 use std::{
@@ -17,6 +18,7 @@ use std::{
 
 use host::{Host, Outbox};
 use kernel::Kernel;
+pub use nat::Nat;
 pub use network::Network;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -38,6 +40,9 @@ use crate::{
 const TCP_GIVES_UP: Duration = Duration::from_secs(10);
 const DIAL_GIVES_UP: Duration = Duration::from_secs(5);
 
+/// The port for ESP in UDP of every host.
+const ENCAP_PORT: u16 = crate::wire::DEFAULT_PORT + 2;
+
 /// How long a kernel takes to do what is planned.
 const KERNEL_DELAY: Duration = Duration::from_millis(1);
 
@@ -51,6 +56,8 @@ enum Happening {
     Wake,
     /// A UDP datagram arrives.
     Datagram { from: SocketAddr, bytes: Vec<u8> },
+    /// One arrives at the port for ESP in UDP that is not ESP.
+    Encap { from: SocketAddr, bytes: Vec<u8> },
     /// Something happens on TCP.
     Tcp(Input),
     /// A packet arrives by the fast datapath: from the host, sealed so.
@@ -228,6 +235,10 @@ impl Simulation {
                 self.handle(id, Input::Timeout);
             }
             Happening::Datagram { from, bytes } => self.datagram_in(id, from, bytes),
+            Happening::Encap { from, bytes } => {
+                let origin = Origin::Encap { from, to: self.hosts[id].address };
+                self.handle(id, Input::Datagram { origin, bytes });
+            }
             Happening::Planned { by, plan } => self.planned_by(id, by, &plan),
             Happening::Fast { from, seal, content } => self.fast_in(id, from, seal.as_ref(), content),
             Happening::Tcp(input) => {
@@ -285,6 +296,7 @@ impl Simulation {
                 self.hosts[id].count_sent(bytes.len());
                 self.fast_out(id, to, FastContent::Heartbeat(bytes));
             }
+            Output::Encap { to, bytes } => self.encap_out(id, to, bytes),
             Output::Event(event) => self.hosts[id].remember(event),
         }
     }
@@ -304,7 +316,16 @@ impl Simulation {
             self.hosts[id].kernel.refused += 1;
             return;
         };
-        let Some(other) = self.hosts.iter().position(|host| host.name == to) else { return };
+        let encap = seal.as_ref().and_then(|set| set.encap);
+        let other = match encap {
+            Some((ours, theirs)) => self.network.udp(id, ours, theirs, &self.hosts).map(|(other, _)| other),
+            // A NAT translates what has ports.
+            None => {
+                let other = self.hosts.iter().position(|host| host.name == to);
+                other.filter(|other| !self.network.is_behind_nat(id) && !self.network.is_behind_nat(*other))
+            }
+        };
+        let Some(other) = other else { return };
         let (len, is_heartbeat) = match &content {
             FastContent::Heartbeat(bytes) => (bytes.len(), true),
             FastContent::Frame(bytes) => (bytes.len(), false),
@@ -315,6 +336,10 @@ impl Simulation {
     }
 
     fn fast_in(&mut self, id: HostId, from: HostId, seal: Option<&SaSet>, content: FastContent) {
+        // The socket that takes ESP in UDP is the router's.
+        if self.hosts[id].is_dead && seal.is_some_and(|set| set.encap.is_some()) {
+            return;
+        }
         if !self.hosts[id].kernel.opens(self.hosts[from].name, seal) {
             // What is in clear may come before this end has heard that the other trusts it.
             self.hosts[id].kernel.refused += u64::from(seal.is_some());
@@ -348,15 +373,25 @@ impl Simulation {
 
     fn datagram_out(&mut self, id: HostId, to: SocketAddr, bytes: Vec<u8>) {
         self.hosts[id].count_sent(bytes.len());
-        let Some(other) = self.host_at(to) else { return };
+        let own = SocketAddr::new(self.hosts[id].address, crate::wire::DEFAULT_PORT);
+        let Some((other, from)) = self.network.udp(id, own, to, &self.hosts) else { return };
         if let Some(delay) = self.network.datagram(id, other, bytes.len(), &mut self.rng) {
-            let from = SocketAddr::new(self.hosts[id].address, crate::wire::DEFAULT_PORT);
             self.schedule(delay, other, Happening::Datagram { from, bytes });
         }
     }
 
+    fn encap_out(&mut self, id: HostId, to: SocketAddr, bytes: Vec<u8>) {
+        let own = SocketAddr::new(self.hosts[id].address, ENCAP_PORT);
+        let Some((other, from)) = self.network.udp(id, own, to, &self.hosts) else { return };
+        if let Some(delay) = self.network.fast(id, other, bytes.len(), false, &mut self.rng) {
+            self.schedule(delay, other, Happening::Encap { from, bytes });
+        }
+    }
+
     fn dial(&mut self, id: HostId, conn: ConnId, target: &Target) {
-        let other = target.host().parse().ok().and_then(|ip| self.host_at(SocketAddr::new(ip, 0)));
+        let other = target.host().parse().ok().and_then(|ip| host_at(ip, &self.hosts));
+        // Nobody is reached behind a NAT, nor by what it shows.
+        let other = other.filter(|other| !self.network.is_behind_nat(*other));
         match other {
             Some(other) if self.network.stream(id, other).is_some() => {
                 let delay = self.network.stream(id, other).unwrap_or_default();
@@ -376,7 +411,7 @@ impl Simulation {
         let remote = SocketAddr::new(self.hosts[id].address, port);
         self.schedule(delay, by, Happening::Tcp(Input::Connected { conn: theirs, remote }));
         // An ephemeral port, as a real dialler has: nobody listens there.
-        let remote = SocketAddr::new(self.hosts[by].address, 40_000);
+        let remote = SocketAddr::new(self.network.shown(by).unwrap_or(self.hosts[by].address), 40_000);
         self.handle(id, Input::Accepted { conn: ours, remote });
     }
 
@@ -401,12 +436,6 @@ impl Simulation {
         last.since(self.now)
     }
 
-    fn host_at(&self, address: SocketAddr) -> Option<HostId> {
-        let IpAddr::V4(ip) = address.ip() else { return None };
-        let [10, 0, high, low] = ip.octets() else { return None };
-        usize::from(u16::from_be_bytes([high, low])).checked_sub(1).filter(|id| *id < self.hosts.len())
-    }
-
     fn schedule_wake(&mut self, id: HostId) {
         let Some(deadline) = self.hosts[id].node.deadline() else { return };
         // A clock that runs fast or slow never wakes too early: a microsecond later is soon enough.
@@ -425,6 +454,13 @@ impl Simulation {
         self.decided += 1;
         self.agenda.insert((self.now + delay, self.decided), (id, happening));
     }
+}
+
+/// The host with this address of its own.
+fn host_at(address: IpAddr, hosts: &[Host]) -> Option<HostId> {
+    let IpAddr::V4(ip) = address else { return None };
+    let [10, 0, high, low] = ip.octets() else { return None };
+    usize::from(u16::from_be_bytes([high, low])).checked_sub(1).filter(|id| *id < hosts.len())
 }
 
 fn closed(conn: ConnId, reason: &str) -> Input {

@@ -289,6 +289,11 @@ impl<S: Sleeve> Control<S> {
                     fast.send(to, &bytes);
                 }
             }
+            Output::Encap { to, bytes } => {
+                if let Some(fast) = &self.fast {
+                    fast.send_encap(to, &bytes);
+                }
+            }
             Output::Event(event) => self.happened(event),
         }
         None

@@ -4,7 +4,7 @@
 //!   control ── Plan (the newest counts) ──▶ weft-fastdp: IPsec first, then forwarding ──▶ kernel
 //!      ▲ ▲                                        │
 //!      │ └──── keys, policies installed, worn, lost; stations heard ◀── looks each second
-//!      └────── heartbeats, by a packet socket on the bridge
+//!      └────── heartbeats, by a packet socket on the bridge; probes, by the port for ESP in UDP
 //! ```
 //! The threads block in the kernel; the control task never waits for them. When they end, the kernel goes on: nothing is taken back
 //! but by a reset.
@@ -15,7 +15,7 @@ mod counts;
 use std::{
     collections::BTreeMap,
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, mpsc as blocking},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -31,9 +31,10 @@ use weft::{
 use weft_host::{
     FastDatapath, HeartbeatSocket, HostError,
     poll::{Poller, Waker},
-    xfrm::Xfrm,
+    xfrm::{EncapSocket, Xfrm},
 };
 
+use self::backend::Opened;
 pub use self::backend::{Mode, ModeError};
 pub(crate) use self::backend::{Setup, remove};
 pub(crate) use self::counts::FastCounts;
@@ -66,6 +67,7 @@ enum Order {
 pub(crate) struct FastPath {
     orders: Option<blocking::Sender<Order>>,
     beats: Arc<HeartbeatSocket>,
+    encap: Option<Arc<EncapSocket>>,
     own: PeerName,
     waker: Waker,
     threads: Vec<JoinHandle<()>>,
@@ -110,26 +112,30 @@ impl FastPath {
         let system = |doing| move |error: io::Error| HostError::io(doing, &error);
         let own = setup.config.own;
         let beats = Arc::new(HeartbeatSocket::open(&setup.config.bridge, own)?);
-        let (poller, waker) = (Poller::new().map_err(system("wait"))?, Waker::new().map_err(system("wait"))?);
-        poller.add(&*beats, 0).and_then(|()| poller.add(&waker, 1)).map_err(system("wait for heartbeats"))?;
+        let waker = Waker::new().map_err(system("wait"))?;
         let (orders, queue) = blocking::channel();
-        let mut path = Self { orders: Some(orders), beats: Arc::clone(&beats), own, waker, threads: Vec::new() };
-        let heard = told.clone();
-        let listener = spawn("weft-beats", move || listen(&poller, &beats, &heard));
-        path.threads.push(listener.map_err(system("start a thread"))?);
+        let (encap, threads) = (None, Vec::new());
+        let mut path = Self { orders: Some(orders), beats: Arc::clone(&beats), encap, own, waker, threads };
         let (opened, answer) = blocking::channel();
+        let heard = told.clone();
         let worker = spawn("weft-fastdp", move || {
             // Sockets of the kernel belong to the thread that opens them, as all calls do.
-            let worker = setup.open(mtu);
-            let ability = worker.as_ref().map(|(_, _, ability)| ability.clone()).map_err(Clone::clone);
-            if opened.send(ability).is_ok()
-                && let Ok((datapath, xfrm, _)) = worker
-            {
-                Worker::new(datapath, xfrm, told, counted).work(&queue);
+            match setup.open(mtu) {
+                Ok(Opened { datapath, xfrm, encap, ability }) => {
+                    if opened.send(Ok((encap, ability))).is_ok() {
+                        Worker::new(datapath, xfrm, told, counted).work(&queue);
+                    }
+                }
+                // Whoever asked is gone if this does not arrive.
+                Err(error) => drop(opened.send(Err(error))),
             }
         });
         path.threads.push(worker.map_err(system("start a thread"))?);
-        let ability = answer.recv().unwrap_or(Err(HostError::Stopped))?;
+        let (encap, ability) = answer.recv().unwrap_or(Err(HostError::Stopped))?;
+        path.encap = encap.map(Arc::new);
+        let ears = Ears::open(beats, path.encap.clone(), &path.waker).map_err(system("wait for heartbeats"))?;
+        let listener = spawn("weft-beats", move || ears.listen(&heard));
+        path.threads.push(listener.map_err(system("start a thread"))?);
         info!(fastdp = ability.backend(), no_esp = ability.info(), "the fast datapath is ready");
         Ok((path, ability))
     }
@@ -151,6 +157,13 @@ impl FastPath {
         }
     }
 
+    /// Sends a packet from the port for ESP in UDP; one that the kernel does not take is lost, like any.
+    pub(crate) fn send_encap(&self, to: SocketAddr, packet: &[u8]) {
+        if let Some(Err(error)) = self.encap.as_ref().map(|encap| encap.send(to, packet)) {
+            debug!(%error, %to, "a packet beside ESP in UDP was not sent");
+        }
+    }
+
     fn order(&self, order: Order) {
         // A thread that is gone has said why.
         let _ = self.orders.as_ref().map(|orders| orders.send(order));
@@ -168,24 +181,51 @@ impl Drop for FastPath {
     }
 }
 
-/// Takes heartbeats until woken.
-fn listen(poller: &Poller, beats: &HeartbeatSocket, told: &mpsc::Sender<Input>) {
-    let mut buffer = vec![0; HEARTBEAT_MAX];
-    loop {
-        let Ok(ready) = poller.wait(LISTEN_FOR) else { return };
-        if ready.contains(1) || told.is_closed() {
-            return;
-        }
-        for _ in 0..BUDGET {
-            match beats.receive(&mut buffer) {
-                Ok(Some(len)) => {
-                    let bytes = buffer.get(..len).unwrap_or_default().to_vec();
-                    // When the control task has too much to do, heartbeats are not what it needs more of.
-                    let _ = told.try_send(Input::Datagram { origin: Origin::Fast, bytes });
+/// What the listening thread hears by.
+struct Ears {
+    poller: Poller,
+    beats: Arc<HeartbeatSocket>,
+    encap: Option<Arc<EncapSocket>>,
+}
+
+impl Ears {
+    const BEATS: usize = 0;
+    const WAKER: usize = 1;
+    const ENCAP: usize = 2;
+
+    fn open(beats: Arc<HeartbeatSocket>, encap: Option<Arc<EncapSocket>>, waker: &Waker) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        poller.add(&*beats, Self::BEATS)?;
+        poller.add(waker, Self::WAKER)?;
+        encap.as_ref().map(|encap| poller.add(&**encap, Self::ENCAP)).transpose()?;
+        Ok(Self { poller, beats, encap })
+    }
+
+    /// Takes heartbeats, and what comes beside ESP in UDP, until woken.
+    fn listen(&self, told: &mpsc::Sender<Input>) {
+        let mut buffer = vec![0; HEARTBEAT_MAX];
+        // When the control task has too much to do, this is not what it needs more of.
+        let tell = |origin, bytes: &[u8]| drop(told.try_send(Input::Datagram { origin, bytes: bytes.to_vec() }));
+        loop {
+            let Ok(ready) = self.poller.wait(LISTEN_FOR) else { return };
+            if ready.contains(Self::WAKER) || told.is_closed() {
+                return;
+            }
+            for _ in 0..BUDGET {
+                match self.beats.receive(&mut buffer) {
+                    Ok(Some(len)) => tell(Origin::Fast, buffer.get(..len).unwrap_or_default()),
+                    Ok(None) => {}
+                    // Nothing waits; or the bridge is gone, and heartbeats stay away, from which the node draws its conclusions.
+                    Err(_) => break,
                 }
-                Ok(None) => {}
-                // Nothing waits; or the bridge is gone, and heartbeats stay away, from which the node draws its conclusions.
-                Err(_) => break,
+            }
+            let encap = self.encap.iter().filter(|_| ready.contains(Self::ENCAP));
+            for encap in encap.flat_map(|encap| std::iter::repeat_n(encap, BUDGET)) {
+                match encap.receive(&mut buffer) {
+                    Ok(Some((bytes, from, to))) => tell(Origin::Encap { from, to }, bytes),
+                    // Nothing waits, or a host far away says that nobody listens there.
+                    Ok(None) | Err(_) => break,
+                }
             }
         }
     }

@@ -12,7 +12,11 @@
 //!
 //! The sets outlive the sessions they came from, and the peer's router: kernels go on while routers are replaced.
 
-use std::{collections::VecDeque, net::IpAddr, time::Duration};
+use std::{
+    collections::VecDeque,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use crate::{
     crypto::{kdf, session::Key},
@@ -61,6 +65,8 @@ enum Stage {
 struct Receiving {
     set: SaSet,
     session: u32,
+    /// Where the peer sends to by ESP in UDP: our address as it sees it.
+    seen: Option<SocketAddr>,
     stage: Stage,
     offer_at: Time,
 }
@@ -79,10 +85,36 @@ pub struct Ends {
     pub own: PeerName,
     /// The peer's name.
     pub peer: PeerName,
-    /// Our address on the underlay, as the peer sends to it.
+    /// Our address on the underlay, by which packets come to us.
     pub own_address: IpAddr,
-    /// The peer's.
+    /// The peer's, by which ours go.
     pub peer_address: IpAddr,
+    /// What a NAT makes of ESP in UDP between them; None without one.
+    pub encap: Option<EncapEnds>,
+}
+
+/// The two ends of ESP in UDP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EncapEnds {
+    /// Ours.
+    pub ours: SocketAddr,
+    /// The peer's as we see it.
+    pub theirs: SocketAddr,
+    /// Ours as the peer sees it.
+    pub seen: SocketAddr,
+}
+
+impl Ends {
+    /// What a state says of ESP in UDP.
+    fn encap(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.encap.map(|encap| (encap.ours, encap.theirs))
+    }
+
+    /// Whether the kernel takes what the peer sends by this set. Its port may change: the kernel does not look at that.
+    fn reach(&self, set: &SaSet) -> bool {
+        let whence = |encap: Option<(SocketAddr, SocketAddr)>| encap.map(|(ours, theirs)| (ours, theirs.ip()));
+        set.destination == self.own_address && whence(set.encap) == whence(self.encap())
+    }
 }
 
 /// An offer to be sent.
@@ -94,6 +126,8 @@ pub struct Offer {
     pub spi: u32,
     /// How many lanes.
     pub lanes: u8,
+    /// For ESP in UDP, which both ends have to agree on.
+    pub in_udp: bool,
 }
 
 /// All sets of one link.
@@ -139,13 +173,15 @@ impl Esp {
     /// Returns whether the plan changed.
     pub fn renew(&mut self, source: Source<'_>, ends: Ends, lanes: u8, now: Time, entropy: &Entropy) -> bool {
         let mut changed = self.drop_foreign(ends);
-        let fits =
-            |receiving: &Receiving| receiving.session == source.local && receiving.set.destination == ends.own_address;
+        let seen = ends.encap.map(|encap| encap.seen);
+        let fits = |receiving: &Receiving| receiving.session == source.local && receiving.seen == seen;
         if !self.receiving.iter().any(fits) && self.tries < TRIES_MAX {
             // SPIs up to 255 are reserved (RFC 4303 §2.1).
             let spi = (u32::from_le_bytes(entropy.array()) | 0x100) & !u32::from(LANES_MAX - 1);
-            let set = derive(source.exporter, ends.own, ends.own_address, spi, lanes);
-            self.receiving.push(Receiving { set, session: source.local, stage: Stage::Wanted, offer_at: now });
+            let mut set = derive(source.exporter, ends.own, ends.own_address, spi, lanes);
+            set.encap = ends.encap();
+            let stage = Stage::Wanted;
+            self.receiving.push(Receiving { set, session: source.local, seen, stage, offer_at: now });
             changed = true;
         }
         changed
@@ -208,14 +244,16 @@ impl Esp {
 
     /// The peer receives with a set of its own that comes from `source`: seal with it. Returns whether the plan changed.
     pub fn offered(&mut self, offer: Offer, source: Source<'_>, ends: Ends) -> bool {
-        if self.used.contains(&offer.spi) {
+        // A NAT that only one end has noticed so far: the other will, and offer anew.
+        if self.used.contains(&offer.spi) || offer.in_udp != ends.encap.is_some() {
             return false;
         }
         if self.used.len() == USED_MAX {
             self.used.pop_front();
         }
         self.used.push_back(offer.spi);
-        let set = derive(source.exporter, ends.peer, ends.peer_address, offer.spi, offer.lanes);
+        let mut set = derive(source.exporter, ends.peer, ends.peer_address, offer.spi, offer.lanes);
+        set.encap = ends.encap();
         let before = self.sending.replace(Sending { set, is_installed: false }).filter(|before| before.is_installed);
         // One that the kernel never had is passed over.
         self.before = before.map(|before| (before.set, None)).or_else(|| self.before.take());
@@ -224,13 +262,15 @@ impl Esp {
 
     /// The peer seals with this set of ours.
     pub fn taken(&mut self, spi: u32, now: Time) {
-        if !self.receiving.iter().any(|receiving| receiving.set.spi == spi) {
+        let Some(place) = self.receiving.iter().position(|receiving| receiving.set.spi == spi) else { return };
+        if self.receiving.get(place).is_some_and(|taken| matches!(taken.stage, Stage::Superseded(_))) {
             return;
         }
-        for receiving in &mut self.receiving {
-            if receiving.set.spi == spi {
+        for (other, receiving) in self.receiving.iter_mut().enumerate() {
+            let is_older = other < place && !matches!(receiving.stage, Stage::Superseded(_));
+            if other == place {
                 receiving.stage = Stage::Taken;
-            } else if receiving.stage == Stage::Taken {
+            } else if is_older || receiving.stage == Stage::Taken {
                 receiving.stage = Stage::Superseded(now);
             }
         }
@@ -256,7 +296,8 @@ impl Esp {
         }
         newest.offer_at = now + OFFER_INTERVAL;
         let lanes = u8::try_from(newest.set.keys.len()).unwrap_or(LANES_MAX);
-        Some(Offer { session: newest.session, spi: newest.set.spi, lanes })
+        let in_udp = newest.set.encap.is_some();
+        Some(Offer { session: newest.session, spi: newest.set.spi, lanes, in_udp })
     }
 
     /// When something is to be done next.
@@ -278,8 +319,8 @@ impl Esp {
     /// What was made for other addresses serves no more: packets to them do not reach us, ours do not reach the peer.
     fn drop_foreign(&mut self, ends: Ends) -> bool {
         let count = self.receiving.len();
-        self.receiving.retain(|receiving| receiving.set.destination == ends.own_address);
-        let is_foreign = |set: &SaSet| set.destination != ends.peer_address;
+        self.receiving.retain(|receiving| ends.reach(&receiving.set));
+        let is_foreign = |set: &SaSet| set.destination != ends.peer_address || set.encap != ends.encap();
         let had = self.sending.is_some();
         self.sending = self.sending.take().filter(|sending| !is_foreign(&sending.set));
         self.before = self.before.take().filter(|(set, _)| !is_foreign(set));

@@ -6,22 +6,29 @@
 //!                                                                           └── 3 s of proof ───┘ proven dead, and another
 //!                                                                                                 method answers
 //! ```
+//! Where a NAT lies between, ESP goes in UDP, once [`super::encap`] has found the peer that way.
+//!
 //! The sleeve is ready all the time. The fast datapath is left only for a method that has answered since the trouble began:
 //! when nothing answers, the peer's router is being replaced, and its kernel goes on.
+
+mod agreement;
 
 use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
+use agreement::Agreed;
+
 use super::{
-    esp::{Ends, Esp, Offer, Source},
+    encap::Encap,
+    esp::{Esp, Offer, Source},
     heartbeat::{Fault, Heartbeats, Size},
     message::Hello,
 };
 use crate::{
     entropy::Entropy,
-    fastdp::{Ability, LANES_MAX, PlannedPeer, Protection},
+    fastdp::{Ability, PlannedPeer, Protection},
     id::PeerName,
     time::Time,
 };
@@ -75,6 +82,8 @@ pub enum ToSend {
     Offer(Offer),
     /// Through the fast datapath.
     Heartbeat(u64, Size),
+    /// A probe with this token from our port for ESP in UDP to the peer's.
+    EncapProbe(SocketAddr, u64),
 }
 
 /// The fast datapath of one link.
@@ -86,6 +95,11 @@ pub struct Fast {
     /// The MTU of the peer's containers; 0 while it is not known.
     peer_mtu: u16,
     esp: Esp,
+    encap: Encap,
+    /// A NAT lies between, which what was agreed on last crosses.
+    crosses_nat: bool,
+    /// Another peer is carried at the same address: behind the same NAT.
+    is_crowded: bool,
     /// The kernel sends to this address in clear.
     clear_to: Option<IpAddr>,
     /// Why it does not as planned.
@@ -109,6 +123,9 @@ impl Fast {
             theirs: None,
             peer_mtu: 0,
             esp: Esp::default(),
+            encap: Encap::new(now),
+            crosses_nat: false,
+            is_crowded: false,
             clear_to: None,
             refused: None,
             beats: Heartbeats::new(now),
@@ -169,10 +186,10 @@ impl Fast {
 
     /// What the kernel shall do; None for nothing.
     pub fn plan(&self, config: &FastConfig) -> Option<PlannedPeer> {
-        let remote = self.remote?;
+        let remote = self.underlay()?;
         let protection = match self.agreed(config) {
             Ok(Agreed::Clear) => Protection::Clear,
-            Ok(Agreed::Esp) => Protection::Esp(Box::new(self.esp.plan())),
+            Ok(Agreed::Esp | Agreed::EspInUdp) => Protection::Esp(Box::new(self.esp.plan())),
             // What carries goes on while it is kept, under the protection that it had.
             Err(_) if self.carries && self.esp.is_ready() => Protection::Esp(Box::new(self.esp.plan())),
             Err(_) if self.carries && self.clear_to.is_some() => Protection::Clear,
@@ -193,8 +210,7 @@ impl Fast {
         if !self.is_usable(config) {
             return Some(self.unready(agreed));
         }
-        let refused =
-            config.refused.as_ref().filter(|(_, at)| agreed == Agreed::Esp && now.since(*at) < REFUSED_LATELY);
+        let refused = config.refused.as_ref().filter(|(_, at)| agreed.is_sealed() && now.since(*at) < REFUSED_LATELY);
         let hint = refused.map(|(why, _)| format!("; this kernel refused {why}")).unwrap_or_default();
         Some(self.trouble(agreed, now) + &hint)
     }
@@ -217,6 +233,34 @@ impl Fast {
     /// The peer is at this address of the underlay.
     pub fn set_remote(&mut self, remote: IpAddr) {
         self.remote = Some(remote);
+    }
+
+    /// Whether it crosses a NAT, by ESP in UDP.
+    pub fn crosses_nat(&self) -> bool {
+        self.crosses_nat
+    }
+
+    /// Where its packets go by the underlay; what a NAT shows of the peer, if one lies between.
+    pub fn underlay(&self) -> Option<IpAddr> {
+        let across = self.encap.place().filter(|_| self.crosses_nat).map(|place| place.peer.ip());
+        across.or(self.remote)
+    }
+
+    /// Whether another peer is carried at the same address: packets to the two could not be told apart.
+    pub fn set_crowded(&mut self, is_crowded: bool) {
+        self.is_crowded = is_crowded;
+    }
+
+    /// A probe of the peer's came to our port for ESP in UDP.
+    pub fn encap_heard(&mut self, from: SocketAddr) {
+        self.encap.heard_from(from);
+    }
+
+    /// An echo came to our port for ESP in UDP, at this address of ours.
+    pub fn encap_echoed(&mut self, from: SocketAddr, own: IpAddr, token: u64, now: Time) {
+        if self.encap.echoed(from, own, token) {
+            self.hello_at = now;
+        }
     }
 
     /// The MTU of the peer's containers; 0 while it is not known.
@@ -329,7 +373,14 @@ impl Fast {
             self.hold_until = None;
             self.beats.forgive(now);
         }
-        if let (Ok(Agreed::Esp), Some(source), Some(ends)) = (self.agreed(config), source, self.ends(config)) {
+        self.search(config, now);
+        let agreed = self.agreed(config);
+        if let Ok(agreed) = &agreed {
+            self.crosses_nat = *agreed == Agreed::EspInUdp;
+        }
+        if agreed.is_ok_and(Agreed::is_sealed)
+            && let (Some(source), Some(ends)) = (source, self.ends(config))
+        {
             self.esp.renew(source, ends, self.lanes_to_receive(config), now, entropy);
         }
         let before = self.carries;
@@ -357,7 +408,12 @@ impl Fast {
             self.hello_at = now + self.hello_interval(config, now);
             return Some(ToSend::Hello(hello));
         }
-        if self.agreed(config) == Ok(Agreed::Esp)
+        if self.encap_port(config).is_some()
+            && let Some((to, token)) = self.encap.poll(now, entropy)
+        {
+            return Some(ToSend::EncapProbe(to, token));
+        }
+        if self.agreed(config).is_ok_and(Agreed::is_sealed)
             && let Some(offer) = self.esp.poll_offer(now)
         {
             return Some(ToSend::Offer(offer));
@@ -375,9 +431,21 @@ impl Fast {
             return hold.into_iter().chain(self.esp.expiry()).min();
         }
         let beat = self.is_usable(config).then(|| self.beats.deadline());
+        let probe = self.encap_port(config).map(|_| self.encap.deadline(now));
         let hello = self.hello(config, now).filter(|hello| hello.ready || self.greets(*hello, now));
         let hello = hello.map(|hello| if self.is_news(hello) { now } else { self.hello_at });
-        [hello, beat, self.esp.deadline(), hold].into_iter().flatten().min()
+        [hello, beat, probe, self.esp.deadline(), hold].into_iter().flatten().min()
+    }
+
+    /// Sees to it that the peer is looked for where ESP in UDP would reach it.
+    fn search(&mut self, config: &FastConfig, now: Time) {
+        let Some((_, theirs)) = self.encap_port(config) else { return };
+        if let Some(remote) = self.remote {
+            self.encap.aim(SocketAddr::new(remote, theirs));
+        }
+        if !self.is_usable(config) || self.beats.suspect_since(now).is_some() {
+            self.encap.hurry();
+        }
     }
 
     /// Whether it is time to greet.
@@ -393,7 +461,7 @@ impl Fast {
     /// Often while it may change something soon.
     fn hello_interval(&self, config: &FastConfig, now: Time) -> Duration {
         let is_young = self.theirs.is_none() && now.since(self.since) < HELLO_EAGERLY;
-        let is_trying = !self.carries && self.agreed(config).is_ok();
+        let is_trying = !self.carries && (self.agreed(config).is_ok() || self.encap_port(config).is_some());
         if is_young || is_trying { HELLO_INTERVAL } else { HELLO_INTERVAL_LATER }
     }
 
@@ -428,8 +496,9 @@ impl Fast {
             Err(_) if is_held && self.theirs.is_none() => return None,
             Err(why) => return Some(why),
         };
-        if agreed == Agreed::Esp && !self.esp.is_ready() && !is_held {
-            return Some("there are no keys for ESP".to_owned());
+        if agreed.is_sealed() && !self.esp.is_ready() && !is_held {
+            let nat = if self.crosses_nat { ": the NAT shows the peer elsewhere" } else { "" };
+            return Some(format!("there are no keys for ESP{nat}"));
         }
         let since = self.beats.suspect_since(now)?;
         let fault = self.beats.fault(now)?;
@@ -473,7 +542,7 @@ impl Fast {
     fn is_usable(&self, config: &FastConfig) -> bool {
         match self.agreed(config) {
             Ok(Agreed::Clear) => self.is_clear(),
-            Ok(Agreed::Esp) => self.esp.is_ready(),
+            Ok(Agreed::Esp | Agreed::EspInUdp) => self.esp.is_ready(),
             Err(_) => false,
         }
     }
@@ -489,104 +558,11 @@ impl Fast {
                 Some(why) => format!("the kernel does not do as planned: {why}"),
                 None => "the kernel is being told of the peer".to_owned(),
             },
-            Agreed::Esp => match self.esp.refused() {
+            Agreed::Esp | Agreed::EspInUdp => match self.esp.refused() {
                 Some(why) => format!("the kernel takes no ESP state: {why}"),
                 None => "keys for ESP are being agreed".to_owned(),
             },
         }
-    }
-
-    /// How both ends protect what they send each other, or why they do not.
-    fn agreed(&self, config: &FastConfig) -> Result<Agreed, String> {
-        let (no_esp, remote) = match (&config.ability, self.remote) {
-            (Ability::Off(why), _) => return Err(why.clone()),
-            (Ability::Ready { no_esp, .. }, Some(remote)) => (no_esp, remote),
-            (Ability::Ready { .. }, None) => return Err("the peer's address is not known yet".to_owned()),
-        };
-        let Some(theirs) = self.theirs else {
-            return Err("the peer has not said what its fast datapath can do".to_owned());
-        };
-        if !theirs.ready {
-            return Err("the peer's fast datapath is off".to_owned());
-        }
-        if self.peer_mtu != 0 && config.mtu > self.peer_mtu {
-            let (ours, theirs) = (config.mtu, self.peer_mtu);
-            return Err(format!(
-                "our containers send {ours} bytes and the peer's take {theirs}: only the sleeve cuts packets"
-            ));
-        }
-        if theirs.nat {
-            return Err(format!("a NAT lies between: {remote} is not the peer's own address"));
-        }
-        if !config.addresses.contains(&theirs.to) {
-            return Err(format!("a NAT lies between: the peer sees us at {}, which is not our address", theirs.to));
-        }
-        if remote.is_ipv4() != theirs.to.is_ipv4() {
-            return Err("the peer reaches us by another protocol (IPv4, IPv6) than we reach it".to_owned());
-        }
-        if !config.secret || (theirs.trusts && config.trusts(remote)) {
-            return Ok(Agreed::Clear);
-        }
-        match no_esp {
-            Some(why) => Err(format!("frames must be sealed, and this kernel cannot: {why}")),
-            None if !theirs.esp => Err("frames must be sealed, and the peer's kernel has no ESP".to_owned()),
-            None => Ok(Agreed::Esp),
-        }
-    }
-
-    fn hello(&self, config: &FastConfig, now: Time) -> Option<Hello> {
-        let to = self.remote?;
-        let (ready, esp, lanes) = match &config.ability {
-            Ability::Off(_) => (false, false, 1),
-            Ability::Ready { no_esp, lanes, .. } => (true, no_esp.is_none(), *lanes),
-        };
-        let [small, full] = self.heard.map(|at| at.is_some_and(|at| now.since(at) < HEARD_FOR));
-        let nat = self.theirs.is_some_and(|theirs| !config.addresses.contains(&theirs.to));
-        Some(Hello { ready, esp, trusts: config.trusts(to), hears: small, hears_full: full, nat, lanes, to })
-    }
-
-    fn ends(&self, config: &FastConfig) -> Option<Ends> {
-        let own_address = self.theirs.map(|theirs| theirs.to).filter(|to| config.addresses.contains(to))?;
-        Some(Ends { own: config.own, peer: self.peer, own_address, peer_address: self.remote? })
-    }
-
-    /// A power of two that both ends are content with.
-    fn lanes_to_receive(&self, config: &FastConfig) -> u8 {
-        let ours = match &config.ability {
-            Ability::Off(_) => 1,
-            Ability::Ready { lanes, .. } => *lanes,
-        };
-        let most = self.theirs.map_or(1, |theirs| theirs.lanes).min(ours).clamp(1, LANES_MAX);
-        1 << most.ilog2()
-    }
-}
-
-/// How frames are protected.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Agreed {
-    Clear,
-    Esp,
-}
-
-impl Agreed {
-    fn what(self) -> &'static str {
-        match self {
-            Self::Clear => "UDP of the fast datapath",
-            Self::Esp => "ESP",
-        }
-    }
-
-    fn check(self) -> &'static str {
-        match self {
-            Self::Clear => "is a firewall in the way?",
-            Self::Esp => "does a firewall drop IP protocol 50?",
-        }
-    }
-}
-
-impl FastConfig {
-    fn trusts(&self, address: IpAddr) -> bool {
-        self.trusted_subnets.iter().any(|subnet| subnet.contains(&address))
     }
 }
 

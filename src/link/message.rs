@@ -4,7 +4,9 @@
 //! Probe | 1 | token u64 LE | zeros, as many as the probe is to be large                 |
 //! Echo  | 2 | token u64 LE |                                                            |
 //! Hello | 3 | flags u8 | lanes u8 | address of the receiver as the sender sees it, 16   |
-//! Offer | 4 | session u32 LE | SPI u32 LE | lanes u8                                    |
+//!       | port for ESP in UDP u16 LE, 0 for none                                        |
+//!       | address 16 and port u16 LE, 0 for none, whence the receiver's ESP in UDP comes |
+//! Offer | 4 | session u32 LE | SPI u32 LE | lanes u8 | in UDP u8                        |
 //! Taken | 5 | SPI u32 LE                                                                |
 //! ```
 //! An echo goes back to the address that the probe came from, or by the fast datapath if the probe came by that: an answered
@@ -12,9 +14,9 @@
 //! it a challenge for roaming.
 //!
 //! Hello, Offer and Taken are of the fast datapath ([`super::fast`], [`super::esp`]). What a newer peer adds behind them is
-//! not looked at; IPv4 addresses are written mapped (RFC 4291 §2.5.5.2).
+//! not looked at, what an older one leaves out is nought; IPv4 addresses are written mapped (RFC 4291 §2.5.5.2).
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::wire::sleeve::{HEADER_LEN, PACKET_OVERHEAD, TAG_LEN};
 
@@ -56,6 +58,8 @@ pub enum Message {
         spi: u32,
         /// How many.
         lanes: u8,
+        /// They take ESP in UDP, and nothing else.
+        in_udp: bool,
     },
     /// The sender seals with the receiver's security associations.
     Taken {
@@ -83,6 +87,10 @@ pub struct Hello {
     pub lanes: u8,
     /// The receiver's address as it sees it: where its VXLAN packets go.
     pub to: IpAddr,
+    /// Its UDP port for ESP in UDP with the receiver, as it knows it; 0 for none.
+    pub encap: u16,
+    /// Where ESP in UDP of the receiver comes from, as it sees it.
+    pub sees: Option<SocketAddr>,
 }
 
 impl Hello {
@@ -100,7 +108,11 @@ impl Hello {
 
     fn parse(body: &[u8]) -> Option<Self> {
         let (&[flags, lanes], rest) = body.split_first_chunk()?;
-        let (address, _) = rest.split_first_chunk::<16>()?;
+        let (address, rest) = rest.split_first_chunk()?;
+        let (encap, rest) =
+            rest.split_first_chunk().map_or((0, rest), |(port, rest)| (u16::from_le_bytes(*port), rest));
+        let seen = rest.split_first_chunk().zip(rest.get(16..18).and_then(<[u8]>::first_chunk));
+        let seen = seen.map(|((ip, _), port)| SocketAddr::new(parse_address(*ip), u16::from_le_bytes(*port)));
         let is_set = |flag| flags & flag != 0;
         Some(Self {
             ready: is_set(READY),
@@ -110,8 +122,30 @@ impl Hello {
             hears_full: is_set(HEARS_FULL),
             nat: is_set(NAT),
             lanes,
-            to: Ipv6Addr::from(*address).to_canonical(),
+            to: parse_address(*address),
+            encap,
+            sees: seen.filter(|seen| seen.port() != 0),
         })
+    }
+
+    fn write(self, packet: &mut Vec<u8>) {
+        packet.extend([HELLO, self.flags(), self.lanes]);
+        packet.extend(address_bytes(self.to));
+        packet.extend(self.encap.to_le_bytes());
+        let seen = self.sees.unwrap_or_else(|| SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0));
+        packet.extend(address_bytes(seen.ip()));
+        packet.extend(seen.port().to_le_bytes());
+    }
+}
+
+fn parse_address(bytes: [u8; 16]) -> IpAddr {
+    Ipv6Addr::from(bytes).to_canonical()
+}
+
+fn address_bytes(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
     }
 }
 
@@ -127,8 +161,10 @@ impl Message {
             OFFER => {
                 let (session, rest) = rest.split_first_chunk()?;
                 let (spi, rest) = rest.split_first_chunk()?;
-                let (&lanes, _) = rest.split_first()?;
-                Some(Self::Offer { session: u32::from_le_bytes(*session), spi: u32::from_le_bytes(*spi), lanes })
+                let (&lanes, rest) = rest.split_first()?;
+                let in_udp = rest.first().is_some_and(|in_udp| *in_udp != 0);
+                let (session, spi) = (u32::from_le_bytes(*session), u32::from_le_bytes(*spi));
+                Some(Self::Offer { session, spi, lanes, in_udp })
             }
             TAKEN => rest.split_first_chunk().map(|(spi, _)| Self::Taken { spi: u32::from_le_bytes(*spi) }),
             _ => None,
@@ -148,19 +184,12 @@ impl Message {
                 packet.push(ECHO);
                 packet.extend(token.to_le_bytes());
             }
-            Self::Hello(hello) => {
-                packet.extend([HELLO, hello.flags(), hello.lanes]);
-                let address = match hello.to {
-                    IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-                    IpAddr::V6(v6) => v6,
-                };
-                packet.extend(address.octets());
-            }
-            Self::Offer { session, spi, lanes } => {
+            Self::Hello(hello) => hello.write(&mut packet),
+            Self::Offer { session, spi, lanes, in_udp } => {
                 packet.push(OFFER);
                 packet.extend(session.to_le_bytes());
                 packet.extend(spi.to_le_bytes());
-                packet.push(lanes);
+                packet.extend([lanes, in_udp.into()]);
             }
             Self::Taken { spi } => {
                 packet.push(TAKEN);
@@ -181,8 +210,9 @@ mod tests {
     }
 
     fn hello(to: &str) -> Hello {
-        let to = to.parse().unwrap();
-        Hello { ready: true, esp: false, trusts: true, hears: true, hears_full: false, nat: true, lanes: 4, to }
+        let (to, sees) = (to.parse().unwrap(), Some("192.0.2.9:40000".parse().unwrap()));
+        let (ready, esp, trusts, hears, hears_full, nat) = (true, false, true, true, false, true);
+        Hello { ready, esp, trusts, hears, hears_full, nat, lanes: 4, to, encap: 6785, sees }
     }
 
     #[test]
@@ -196,7 +226,9 @@ mod tests {
             Message::Echo { token: u64::MAX },
             Message::Hello(hello("10.0.0.1")),
             Message::Hello(hello("fd00::1")),
-            Message::Offer { session: 1, spi: 0x1234_5678, lanes: 2 },
+            Message::Hello(Hello { encap: 0, sees: None, ..hello("fd00::1") }),
+            Message::Offer { session: 1, spi: 0x1234_5678, lanes: 2, in_udp: false },
+            Message::Offer { session: 1, spi: 0x1234_5678, lanes: 2, in_udp: true },
             Message::Taken { spi: u32::MAX },
         ] {
             assert_eq!(read(&message.packet(0)), Some(message));
@@ -208,7 +240,12 @@ mod tests {
     fn a_hello_is_these_bytes() {
         let packet = Message::Hello(hello("10.0.0.1")).packet(0);
         let body = &packet[HEADER_LEN..packet.len() - TAG_LEN];
-        assert_eq!(body, [3, 45, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1]);
+        let address = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1];
+        let seen = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 9, 0x40, 0x9c];
+        assert_eq!(*body, [&[3, 45, 4][..], &address, &[0x81, 0x1a], &seen].concat());
+        // Such as an older peer sends.
+        let short = Hello { encap: 0, sees: None, ..hello("10.0.0.1") };
+        assert_eq!(Message::parse(&body[..19]), Some(Message::Hello(short)));
     }
 
     #[test]

@@ -148,6 +148,13 @@ pub enum Origin {
     Relayed(PeerName),
     /// As a heartbeat, through the fast datapath.
     Fast,
+    /// By the port for ESP in UDP.
+    Encap {
+        /// From this address.
+        from: SocketAddr,
+        /// To this one of ours.
+        to: IpAddr,
+    },
 }
 
 /// A place to find a peer, as a person writes it: `host`, `host:port`, `address`, `[v6]:port`.

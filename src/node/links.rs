@@ -240,6 +240,7 @@ impl Links {
     /// A handshake or Control packet arrived.
     pub(super) fn handle_datagram(&mut self, origin: Origin, packet: &mut [u8], now: Time) {
         let result = match PacketType::of(packet) {
+            Some(kind) if matches!(origin, Origin::Encap { .. }) && kind != PacketType::Control => Err(Drop::NotSleeve),
             Some(PacketType::Initiation) => self.initiation(origin, packet, now),
             Some(PacketType::Response) => self.response(packet, now),
             Some(PacketType::CookieReply) => self.cookie_reply(packet, now),
@@ -291,7 +292,7 @@ impl Links {
             Origin::Relayed(source) if source == peer => {
                 Route::Relayed(link.relays.clone().filter(|relays| !relays.is_empty()).ok_or(Drop::NoRoute)?)
             }
-            Origin::Relayed(_) | Origin::Fast => return Err(Drop::BadHandshake),
+            Origin::Relayed(_) | Origin::Fast | Origin::Encap { .. } => return Err(Drop::BadHandshake),
         };
         link.stamp = accepted;
         link.wanted = true;
@@ -344,6 +345,7 @@ impl Links {
                 match (origin, &mut link.direct) {
                     (Origin::Direct(from), Some(direct)) => direct.heard_from(from, now),
                     (Origin::Fast, _) => link.fast.heard(len > SMALL_LEN, now),
+                    (Origin::Encap { from, .. }, _) => link.fast.encap_heard(from),
                     (Origin::Direct(_), None) | (Origin::Relayed(_), _) => {}
                 }
                 if origin != Origin::Fast || link.fast.is_sending() {
@@ -357,11 +359,17 @@ impl Links {
             // It has confirmed a session by coming; there is nothing to measure.
             (Message::Echo { .. }, Origin::Relayed(_)) => {}
             (Message::Echo { token }, Origin::Fast) => link.fast.echoed(token, now),
-            (Message::Hello(_) | Message::Offer { .. } | Message::Taken { .. }, Origin::Fast) => {
+            (Message::Echo { token }, Origin::Encap { from, to }) => link.fast.encap_echoed(from, to, token, now),
+            (
+                Message::Hello(_) | Message::Offer { .. } | Message::Taken { .. },
+                Origin::Fast | Origin::Encap { .. },
+            ) => {
                 return Err(Drop::BadControl);
             }
             (Message::Hello(hello), _) => self.hello(peer, hello, now),
-            (Message::Offer { session, spi, lanes }, _) => self.offer(peer, Offer { session, spi, lanes }, now),
+            (Message::Offer { session, spi, lanes, in_udp }, _) => {
+                self.offer(peer, Offer { session, spi, lanes, in_udp }, now);
+            }
             (Message::Taken { spi }, _) => link.fast.taken(spi, now),
         }
         self.service(peer, now);
@@ -424,6 +432,7 @@ impl Links {
             Origin::Direct(address) => Some(Route::Direct(address)),
             Origin::Relayed(_) => link.route(),
             Origin::Fast => return self.beat(peer, message, size),
+            Origin::Encap { from, .. } => return self.send_encap(peer, from, message),
         };
         let mut bytes = message.packet(size);
         match (route, link.keys.seal(&mut bytes)) {

@@ -51,6 +51,13 @@ pub enum Output {
         /// The whole packet.
         bytes: Vec<u8>,
     },
+    /// Send a packet of the link from our port for ESP in UDP.
+    Encap {
+        /// Where to.
+        to: SocketAddr,
+        /// The whole packet.
+        bytes: Vec<u8>,
+    },
     /// Something to log, count, or keep.
     Event(Event),
 }

@@ -101,8 +101,10 @@ impl Node {
             let info = match lanes {
                 None if self.config.secret.is_open() => String::new(),
                 None => "unencrypted: both ends are in trusted subnets".to_owned(),
-                Some(1) => "ESP, 1 lane".to_owned(),
-                Some(lanes) => format!("ESP, {lanes} lanes"),
+                Some(lanes) => {
+                    let esp = if link.fast.crosses_nat() { "ESP in UDP" } else { "ESP" };
+                    format!("{esp}, {lanes} lane{}", if lanes == 1 { "" } else { "s" })
+                }
             };
             let unsure = if direct.is_none() { "the sleeve does not answer over UDP" } else { "" };
             let info =

@@ -81,10 +81,15 @@ impl Kernel {
     pub(super) fn opens(&self, peer: PeerName, seal: Option<&SaSet>) -> bool {
         match (self.peers.get(&peer).map(|planned| &planned.protection), seal) {
             (Some(Protection::Clear), None) => true,
-            (Some(Protection::Esp(esp)), Some(set)) => esp.receive.contains(set),
+            (Some(Protection::Esp(esp)), Some(set)) => esp.receive.iter().any(|ours| opens(ours, set)),
             (Some(Protection::Clear), Some(_)) | (Some(Protection::Esp(_)) | None, _) => false,
         }
     }
+}
+
+/// Whether what was sealed with one set is opened by another. A NAT between lets each end see other addresses.
+fn opens(ours: &SaSet, theirs: &SaSet) -> bool {
+    (ours.spi, &ours.keys, ours.encap.is_some()) == (theirs.spi, &theirs.keys, theirs.encap.is_some())
 }
 
 fn esp(planned: &PlannedPeer) -> Option<&EspPlan> {

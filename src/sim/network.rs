@@ -1,10 +1,14 @@
 //! The pretended network: latency, loss, size limits, cuts and partitions between hosts.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use rand::{RngExt, rngs::StdRng};
 
-use super::HostId;
+use super::{HostId, Nat, host::Host, host_at};
 
 /// What lies between the hosts.
 #[derive(Clone, Debug)]
@@ -29,6 +33,8 @@ pub struct Network {
     pub fast_max: usize,
     /// Ordered pairs whose TCP is lost.
     pub stream_cuts: BTreeSet<(HostId, HostId)>,
+    /// Translators of addresses, each before hosts of its own.
+    pub nats: Vec<Nat>,
 }
 
 impl Default for Network {
@@ -44,6 +50,7 @@ impl Default for Network {
             heartbeat_loss: 0.0,
             fast_max: 1400,
             stream_cuts: BTreeSet::new(),
+            nats: Vec::new(),
         }
     }
 }
@@ -64,6 +71,32 @@ impl Network {
         self.datagram_cuts.clear();
         self.fast_cuts.clear();
         self.stream_cuts.clear();
+    }
+
+    /// What the world sees of a host behind a NAT.
+    pub(super) fn shown(&self, host: HostId) -> Option<IpAddr> {
+        self.nats.iter().find(|nat| nat.inside.contains(&host)).map(|nat| nat.outer)
+    }
+
+    pub(super) fn is_behind_nat(&self, host: HostId) -> bool {
+        self.shown(host).is_some()
+    }
+
+    /// Which host a datagram from `id` arrives at, and whence it comes there.
+    pub(super) fn udp(
+        &mut self,
+        id: HostId,
+        own: SocketAddr,
+        to: SocketAddr,
+        hosts: &[Host],
+    ) -> Option<(HostId, SocketAddr)> {
+        let nat = self.nats.iter_mut().find(|nat| nat.inside.contains(&id));
+        let from = nat.map_or(own, |nat| nat.outward(id, own.port(), to));
+        let other = match self.nats.iter().find(|nat| nat.outer == to.ip()) {
+            Some(nat) => nat.inward(to.port(), from),
+            None => host_at(to.ip(), hosts).filter(|other| !self.is_behind_nat(*other)),
+        };
+        other.map(|other| (other, from))
     }
 
     /// How long a datagram takes; None if it is lost.

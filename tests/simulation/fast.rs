@@ -9,7 +9,7 @@ use weft::{
     id::Uid,
     node::{NodeConfig, input::Input, output::Event},
     secret::NetworkSecret,
-    sim::{HostId, Simulation},
+    sim::{HostId, Nat, Simulation},
 };
 
 use super::{Mesh, SECOND, everybody, frame, station, station_address};
@@ -23,7 +23,13 @@ fn open_network(config: &mut NodeConfig) {
 
 /// Hosts whose kernels can do all, fast towards each other.
 fn carried(count: usize, adjust: impl Fn(&mut NodeConfig, HostId)) -> Mesh {
+    carried_by(count, Vec::new(), adjust)
+}
+
+/// Some of them behind NATs.
+fn carried_by(count: usize, nats: Vec<Nat>, adjust: impl Fn(&mut NodeConfig, HostId)) -> Mesh {
     let mut mesh = Mesh::new(count, adjust, |id| if id == 0 { vec![] } else { vec![0] });
+    mesh.sim.network.nats = nats;
     for id in 0..count {
         ready(&mut mesh.sim, id, None);
     }
@@ -31,7 +37,8 @@ fn carried(count: usize, adjust: impl Fn(&mut NodeConfig, HostId)) -> Mesh {
     let all = everybody(&mesh);
     mesh.settle(&all, 10 * SECOND);
     let took = mesh.sim.run_until(20 * SECOND, |sim| all.iter().all(|id| is_all_fast(sim, *id)));
-    assert!(took.is_some(), "{:#?}", mesh.sim.report(0));
+    let slow = |id: &HostId| !is_all_fast(&mesh.sim, *id);
+    assert!(took.is_some(), "{:#?}", all.iter().copied().find(slow).map(|id| mesh.sim.report(id)));
     mesh.sim.run(2 * SECOND);
     expect_nothing_refused(&mesh);
     mesh
@@ -45,7 +52,8 @@ fn expect_nothing_refused(mesh: &Mesh) {
 }
 
 fn ready(sim: &mut Simulation, id: HostId, no_esp: Option<&str>) {
-    let ability = Ability::Ready { backend: "vxlan".to_owned(), no_esp: no_esp.map(str::to_owned), lanes: 2 };
+    let no_esp = no_esp.map(str::to_owned);
+    let ability = Ability::Ready { backend: "vxlan".to_owned(), no_esp, encap: Ok(6785), lanes: 2 };
     sim.tell(id, Input::ContainerMtu(1340));
     sim.tell(id, Input::FastDatapath(ability));
 }
@@ -279,5 +287,115 @@ fn a_peer_that_takes_the_address_of_a_dead_one_is_carried_at_once() {
 #[test]
 fn clocks_twenty_minutes_apart_have_no_effect() {
     let mut mesh = carried(2, |config, id| config.started += 1200 * id as u64);
+    assert_eq!(talk(&mut mesh, [0, 1], 10 * SECOND).0, 0);
+}
+
+fn nat(last: u8, inside: impl IntoIterator<Item = HostId>) -> Nat {
+    Nat::new([192, 0, 2, last].into(), inside)
+}
+
+#[test]
+fn nats_are_crossed_by_esp_in_udp_and_only_they() {
+    let mut mesh = carried_by(3, vec![nat(1, [1])], |_, _| ());
+    for (from, to, info) in [
+        (0, 1, "ESP in UDP, 2 lanes"),
+        (1, 0, "ESP in UDP, 2 lanes"),
+        (2, 1, "ESP in UDP, 2 lanes"),
+        (0, 2, "ESP, 2 lanes"),
+    ] {
+        let line = connection(&mesh, from, to);
+        assert_eq!((line.method.as_str(), line.encrypted, line.info.as_str()), ("fastdp", true, info), "{from} {to}");
+    }
+    // Also with new keys every two minutes.
+    for pair in [[0, 1], [1, 2]] {
+        assert_eq!(talk(&mut mesh, pair, 300 * SECOND).0, 0, "{pair:?}");
+    }
+    expect_nothing_refused(&mesh);
+}
+
+#[test]
+fn a_nat_that_forgets_is_followed() {
+    let mut mesh = carried_by(3, vec![nat(1, [1])], |_, _| ());
+    for round in 0..4 {
+        // Only what ESP goes by, or the sleeve's port too, which takes longer to be followed.
+        let all = round % 2 == 1;
+        mesh.sim.network.nats[0].forget(|port| all || port == 6785);
+        let (_, gap) = talk(&mut mesh, [0, 1], 5 * SECOND);
+        assert!(gap <= if all { 3 * SECOND } else { SECOND }, "round {round}: {gap:?}");
+        let back = mesh.sim.run_until(10 * SECOND, |sim| is_all_fast(sim, 0) && is_all_fast(sim, 1));
+        assert!(back.is_some(), "round {round}: {:#?}", mesh.sim.report(0));
+        assert_eq!(talk(&mut mesh, [0, 1], 130 * SECOND).0, 0, "round {round}");
+        assert_eq!(talk(&mut mesh, [0, 2], SECOND).0, 0, "others are not touched");
+    }
+}
+
+#[test]
+fn of_two_peers_behind_one_nat_one_is_fast_and_the_other_says_why_not() {
+    let mut mesh = Mesh::new(3, |_, _| (), |id| if id == 0 { vec![] } else { vec![0] });
+    mesh.sim.network.nats = vec![nat(1, [1, 2])];
+    (0..3).for_each(|id| ready(&mut mesh.sim, id, None));
+    mesh.attach_all();
+    mesh.settle(&[0, 1, 2], 20 * SECOND);
+    mesh.sim.run(20 * SECOND);
+    let methods = [1, 2].map(|to| connection(&mesh, 0, to).method);
+    let slow = methods.iter().position(|method| method == "sleeve").unwrap() + 1;
+    assert_eq!(methods[2 - slow], "fastdp", "{methods:?}");
+    let info = |from, to| connection(&mesh, from, to).info;
+    assert!(info(0, slow).contains("is that of another peer behind it"), "{}", info(0, slow));
+    assert!(info(slow, 0).contains("another's behind the same NAT"), "{}", info(slow, 0));
+    assert_eq!(talk(&mut mesh, [0, slow], SECOND).0 + talk(&mut mesh, [0, 3 - slow], SECOND).0, 0);
+    expect_nothing_refused(&mesh);
+    // Its turn comes when the other is gone for good.
+    mesh.sim.kill(3 - slow);
+    let name = mesh.name(slow);
+    let is_fast =
+        |sim: &Simulation| sim.report(0).paths.iter().any(|path| path.name == name && path.method == "fastdp");
+    assert!(mesh.sim.run_until(80 * SECOND, is_fast).is_some(), "{:#?}", mesh.sim.report(0));
+}
+
+#[test]
+fn across_a_nat_each_obstacle_is_named_and_the_sleeve_carries() {
+    let blocked = |network: &mut weft::sim::Network| network.fast_cuts.extend([(0, 1), (1, 0)]);
+    for (open, why) in [(true, "the network has no secret"), (false, "our UDP 6785 is not answered")] {
+        let adjust = |config: &mut NodeConfig, _| {
+            if open {
+                open_network(config)
+            }
+        };
+        let mut mesh = Mesh::new(2, adjust, |id| if id == 0 { vec![] } else { vec![0] });
+        mesh.sim.network.nats = vec![nat(1, [1])];
+        blocked(&mut mesh.sim.network);
+        (0..2).for_each(|id| ready(&mut mesh.sim, id, None));
+        mesh.attach_all();
+        mesh.settle(&[0, 1], 20 * SECOND);
+        mesh.sim.run(10 * SECOND);
+        for (from, to) in [(0, 1), (1, 0)] {
+            let line = connection(&mesh, from, to);
+            assert!(line.method == "sleeve" && line.info.contains("a NAT lies between"), "{line:?}");
+            assert!(line.info.contains(why), "{line:?}");
+        }
+        mesh.sim.network.heal();
+        let is_fast = mesh.sim.run_until(10 * SECOND, |sim| is_all_fast(sim, 0) && is_all_fast(sim, 1)).is_some();
+        assert_eq!(is_fast, !open);
+        assert_eq!(talk(&mut mesh, [0, 1], SECOND).0, 0);
+    }
+}
+
+#[test]
+fn a_router_behind_a_nat_that_is_started_anew_is_fast_again() {
+    let mut mesh = carried_by(2, vec![nat(1, [1])], |_, _| ());
+    mesh.sim.kill(1);
+    mesh.sim.run(5 * SECOND);
+    let mut config = mesh.configs[1].clone();
+    config.uid = Uid(mesh.entropy.number());
+    config.started += 10;
+    mesh.sim.restart(1, config);
+    ready(&mut mesh.sim, 1, None);
+    mesh.sim.tell(1, Input::Station { mac: station(1), addresses: vec![station_address(1)], attached: true });
+    let back = mesh
+        .sim
+        .run_until(10 * SECOND, |sim| is_all_fast(sim, 0) && is_all_fast(sim, 1) && sim.report(1).paths.len() == 1);
+    assert!(back.is_some(), "{:#?}", mesh.sim.report(0));
+    mesh.sim.run(5 * SECOND);
     assert_eq!(talk(&mut mesh, [0, 1], 10 * SECOND).0, 0);
 }

@@ -66,8 +66,13 @@ impl Cut {
     /// Of these only what the fast datapath sends, in clear or sealed.
     #[must_use]
     pub fn fastdp(self) -> Self {
-        let vxlan = PORT + 1;
-        self.only([format!("meta l4proto udp th dport {vxlan}"), "meta l4proto esp".to_owned()])
+        let (vxlan, encap) = (PORT + 1, PORT + 2);
+        self.only([
+            format!("meta l4proto udp th dport {vxlan}"),
+            "meta l4proto esp".to_owned(),
+            format!("meta l4proto udp th sport {encap}"),
+            format!("meta l4proto udp th dport {encap}"),
+        ])
     }
 
     /// Of these only ICMP and ICMPv6.

@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const RETURN: Duration = Duration::from_secs(40);
 const BYTES: u64 = 1_000_000;
 /// IP protocol numbers (IANA).
-const ICMP: u8 = 1;
-const ESP: u8 = 50;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const ESP: u8 = 50;
 const ICMPV6: u8 = 58;
 const HOP_BY_HOP: u8 = 0;
 const ARP: u16 = 0x0806;
@@ -83,7 +83,7 @@ fn expect_sealed(mesh: &Mesh, frames: &[Frame], backend: Backend) -> Result<()> 
 }
 
 /// Whether a frame is of a control connection, of the sleeve, sealed by ESP, or finds neighbours.
-fn is_ours(frame: &Frame) -> bool {
+pub(crate) fn is_ours(frame: &Frame) -> bool {
     let Some(packet) = frame.packet() else { return frame.ethertype() == Some(ARP) };
     let on_port = packet.ports.is_some_and(|(from, to)| from == PORT || to == PORT);
     match packet.protocol {

@@ -6,13 +6,17 @@ use anyhow::{Result, ensure};
 use weft_integration::{
     lab::{
         Lab,
+        capture::{Frame, UDP},
         datagram::{Audience, exactly_once},
-        mesh::station,
+        host::PORT,
+        mesh::{Mesh, station},
         stream::Stream,
         transfer::transfer,
     },
     scenario::{backend::Backend, fabric},
 };
+
+use super::capture::{ESP, ICMP, is_ours};
 
 const BYTES: u64 = 4_000_000;
 const DATAGRAMS: u32 = 20;
@@ -39,22 +43,53 @@ pub(crate) fn three_hosts_over_ipv6(lab: &Lab, backend: Backend) -> Result<()> {
     are_one_switch(lab, ["A", "B", "C"], true, backend)
 }
 
-/// Out of a NAT, which the sleeve crosses; the fast datapath says that it does not.
+/// Out of a NAT, and when it shows another address: what is sealed by ESP crosses it in UDP, as the sleeve does.
 pub(crate) fn across_nat(lab: &Lab, backend: Backend) -> Result<()> {
     let a = lab.host("A")?;
-    let (n, _gateway) = lab.host_behind_nat("N")?;
+    let (n, gateway) = lab.host_behind_nat("N")?;
+    let capture = lab.capture()?;
     let mesh = fabric::launched(lab, &[a, n], false, backend, &[])?;
-    fabric::wait_settled(&mesh, Backend::Sleeve, SETTLING)?;
+    crossed(&mesh, backend)?;
+    gateway.move_to(77)?;
+    crossed(&mesh, backend)?;
+    expect_in_udp(&capture.stop()?, backend)
+}
+
+fn crossed(mesh: &Mesh, backend: Backend) -> Result<()> {
+    fabric::wait_settled(mesh, backend, SETTLING)?;
     mesh.all_ping(5)?;
     for (from, to) in mesh.pairs() {
         transfer(from.namespace(), (to.namespace(), to.v4()?.into()), BYTES, PATIENCE)?;
     }
-    fabric::expect_carried(&mesh, Backend::Sleeve)?;
+    // A busy machine may let heartbeats wait behind a transfer; what carried it, the capture tells.
+    fabric::wait_settled(mesh, backend, SETTLING)?;
     for host in mesh.hosts.iter().filter(|_| backend.is_fast()) {
         let connections = host.connections()?;
-        let named = connections.iter().all(|connection| connection.info.contains("a NAT lies between"));
-        ensure!(named, "{} says why not by fastdp: {connections:?}", host.name());
+        let named = connections.iter().all(|connection| connection.info.starts_with("ESP in UDP"));
+        ensure!(named, "{} says by what: {connections:?}", host.name());
     }
+    Ok(())
+}
+
+/// Whether all that crossed the NAT was of control connections, of the sleeve, or ESP in UDP.
+fn expect_in_udp(frames: &[Frame], backend: Backend) -> Result<()> {
+    let port = if backend.is_fast() { PORT + 2 } else { PORT };
+    let mut carried = 0;
+    for frame in frames {
+        let packet = frame.packet();
+        let on = |port| packet.as_ref().is_some_and(|it| it.ports.is_some_and(|(from, to)| from == port || to == port));
+        // With the marker comes a Control packet of the sleeve.
+        let in_udp = packet.as_ref().filter(|packet| packet.protocol == UDP && on(PORT + 2)).is_some_and(|packet| {
+            matches!(packet.payload, [0, 0, 0, 0, 1..=5, 1, 0, 0, ..]) || !packet.payload.starts_with(&[0; 4])
+        });
+        // The gateway says that nobody has its old address, or where else to ask for it.
+        let moved = packet.as_ref().is_some_and(|it| it.protocol == ICMP && matches!(it.payload, [3, 1, ..] | [5, ..]));
+        let is_plain = packet.as_ref().is_some_and(|packet| packet.protocol == ESP);
+        ensure!((is_ours(frame) || in_udp || moved) && !is_plain, "it does not belong here: {frame:?}");
+        carried += packet.as_ref().filter(|_| on(port)).map_or(0, |packet| packet.payload.len() as u64);
+    }
+    // Four transfers; a moment of doubt on a busy machine, when the sleeve carries, proves nothing.
+    ensure!(carried > 2 * BYTES, "the traffic was seen: {carried} bytes");
     Ok(())
 }
 

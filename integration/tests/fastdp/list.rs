@@ -31,7 +31,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("connect::two_hosts_over_ipv6", connect::two_hosts_over_ipv6, 15, NO_OVS_NOR_VXLAN_ESP),
     Scenario::new("connect::three_hosts", connect::three_hosts, 25, NONE),
     Scenario::new("connect::three_hosts_over_ipv6", connect::three_hosts_over_ipv6, 25, NONE),
-    Scenario::new("connect::across_nat", connect::across_nat, 20, NO_CLEAR),
+    Scenario::new("connect::across_nat", connect::across_nat, 35, NO_CLEAR),
     Scenario::new("capture::nothing_in_clear", capture::nothing_in_clear, 35, NO_CLEAR),
     Scenario::new("capture::reset_leaves_others_alone", capture::reset_leaves_others_alone, 15, NO_OVS),
     Scenario::new("block::at_the_start", block::at_the_start, 20, ONE_OF_EACH),

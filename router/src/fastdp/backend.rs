@@ -2,9 +2,12 @@
 
 use std::{fmt, str::FromStr, thread};
 
-use tracing::info;
-use weft::fastdp::{Ability, LANES_MAX};
-use weft_host::{FastConfig, FastDatapath, HostError, Ovs, Vxlan, xfrm::Xfrm};
+use tracing::{info, warn};
+use weft::fastdp::{Ability, LANES_MAX, encap_port};
+use weft_host::{
+    FastConfig, FastDatapath, HostError, Ovs, Vxlan,
+    xfrm::{EncapSocket, Xfrm},
+};
 
 /// What was asked for by `--fastdp`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -62,7 +65,13 @@ pub(crate) struct Setup {
 }
 
 /// An open fast datapath.
-pub(super) type Opened = (Box<dyn FastDatapath>, Option<Xfrm>, Ability);
+pub(super) struct Opened {
+    pub(super) datapath: Box<dyn FastDatapath>,
+    pub(super) xfrm: Option<Xfrm>,
+    /// What ESP in UDP comes by, where there may be some.
+    pub(super) encap: Option<EncapSocket>,
+    pub(super) ability: Ability,
+}
 
 impl Setup {
     /// Opens IPsec, closes the port, and only then makes the devices.
@@ -74,8 +83,23 @@ impl Setup {
         };
         datapath.set_mtu(mtu)?;
         let no_esp = no_esp.filter(|_| self.secret);
-        let ability = Ability::Ready { backend: datapath.name().to_owned(), no_esp, lanes: self.lanes() };
-        Ok((datapath, xfrm, ability))
+        let encap = if self.secret && no_esp.is_none() { self.open_encap() } else { Err("there is no ESP".to_owned()) };
+        let (encap, port) = match encap {
+            Ok((socket, port)) => (Some(socket), Ok(port)),
+            Err(why) => (None, Err(why)),
+        };
+        let ability = Ability::Ready { backend: datapath.name().to_owned(), no_esp, encap: port, lanes: self.lanes() };
+        Ok(Opened { datapath, xfrm, encap, ability })
+    }
+
+    /// Without it all is well but for peers behind a NAT.
+    fn open_encap(&self) -> Result<(EncapSocket, u16), String> {
+        let port = encap_port(self.config.port).ok_or("there is no port left for it".to_owned())?;
+        let opened = EncapSocket::bind(port).map_err(|error| error.to_string());
+        if let Err(error) = &opened {
+            warn!(error, "the fast datapath crosses no NAT");
+        }
+        Ok((opened?, port))
     }
 
     /// Without a secret there is nothing to seal: what an earlier run with one left is removed.

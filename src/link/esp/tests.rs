@@ -7,8 +7,10 @@ const A: Ends = Ends {
     peer: PeerName([2, 0, 0, 0, 0, 2]),
     own_address: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)),
     peer_address: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)),
+    encap: None,
 };
-const B: Ends = Ends { own: A.peer, peer: A.own, own_address: A.peer_address, peer_address: A.own_address };
+const B: Ends =
+    Ends { own: A.peer, peer: A.own, own_address: A.peer_address, peer_address: A.own_address, encap: None };
 
 /// Two ends whose messages arrive at once and whose kernels do as asked.
 struct Pair {
@@ -160,7 +162,7 @@ fn nothing_is_ready_before_the_kernel_seals_and_the_old_keys_serve_until_it_does
     pair.exchange();
     let first = pair.a.sending().unwrap();
     let source = Source { local: 20, remote: 21, exporter: &pair.key };
-    let offer = |spi| Offer { session: 21, spi, lanes: 1 };
+    let offer = |spi| Offer { session: 21, spi, lanes: 1, in_udp: false };
     assert!(pair.a.offered(offer(0x1000), source, A));
     assert!(pair.a.is_ready(), "by the keys before");
     assert!(!pair.a.handle_timeout(pair.now + SEAL_ON * 9), "which stay");
@@ -176,4 +178,48 @@ fn nothing_is_ready_before_the_kernel_seals_and_the_old_keys_serve_until_it_does
     assert!(new.offered(offer(0x1000), source, A));
     assert!(!new.is_sealing());
     assert!(new.sealing(0x1000, None, pair.now) && new.is_sealing());
+}
+
+/// B is behind a NAT, which A sees at another address.
+fn across_nat(port: u16) -> (Ends, Ends) {
+    let [inner, outer] = [[192, 168, 0, 2], [10, 0, 0, 9]].map(IpAddr::from);
+    let at = SocketAddr::new;
+    let seen = EncapEnds { ours: at(inner, 6785), theirs: at(A.own_address, 6785), seen: at(outer, port) };
+    let sees = EncapEnds { ours: seen.theirs, theirs: seen.seen, seen: seen.theirs };
+    let a = Ends { peer_address: outer, encap: Some(sees), ..A };
+    (a, Ends { own_address: inner, encap: Some(seen), ..B })
+}
+
+#[test]
+fn across_a_nat_each_end_has_the_same_keys_by_the_addresses_that_it_sees() {
+    let pair = Pair::new();
+    let (mut at_a, mut at_b) = (Esp::default(), Esp::default());
+    let (a, b) = across_nat(6785);
+    let source = Source { local: 1, remote: 1, exporter: &pair.key };
+    one_way(&mut at_b, &mut at_a, (source, b), (source, a), pair.now, &pair.entropy);
+    let (sends, receives) = (at_a.plan().send.unwrap(), at_b.plan().receive.pop().unwrap());
+    assert_eq!((sends.spi, &sends.keys), (receives.spi, &receives.keys));
+    assert_eq!((sends.destination, receives.destination), (a.peer_address, b.own_address));
+    assert_eq!(sends.encap, Some((a.encap.unwrap().ours, a.encap.unwrap().theirs)));
+
+    // The NAT gives B another port. A seals with nothing that leads to the old one, and gets new keys from B.
+    let (a, b) = across_nat(40_000);
+    one_way(&mut at_a, &mut at_b, (source, a), (source, b), pair.now, &pair.entropy);
+    assert_eq!(at_a.plan().send, None);
+    one_way(&mut at_b, &mut at_a, (source, b), (source, a), pair.now, &pair.entropy);
+    assert_ne!(at_a.plan().send.unwrap().keys, sends.keys);
+    assert_eq!(at_b.plan().receive.len(), 2, "what is on its way is still opened");
+    assert!(at_b.handle_timeout(pair.now + RECEIVE_ON));
+    assert_eq!(at_b.plan().receive.len(), 1);
+}
+
+#[test]
+fn a_nat_that_only_one_end_has_noticed_makes_no_keys() {
+    let pair = Pair::new();
+    let source = Source { local: 1, remote: 1, exporter: &pair.key };
+    let plain = Offer { session: 1, spi: 0x1000, lanes: 1, in_udp: false };
+    let (_, b) = across_nat(6785);
+    let mut esp = Esp::default();
+    assert!(!esp.offered(plain, source, b) && !esp.offered(Offer { in_udp: true, ..plain }, source, A));
+    assert!(esp.offered(plain, source, A));
 }

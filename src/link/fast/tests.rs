@@ -6,7 +6,7 @@ const STEP: Duration = Duration::from_millis(5);
 fn config(secret: bool) -> FastConfig {
     FastConfig {
         own: PeerName([2, 0, 0, 0, 0, 1]),
-        ability: Ability::Ready { backend: "vxlan".to_owned(), no_esp: None, lanes: 4 },
+        ability: Ability::Ready { backend: "vxlan".to_owned(), no_esp: None, encap: Ok(6785), lanes: 4 },
         secret,
         trusted_subnets: Vec::new(),
         addresses: vec!["10.0.0.1".parse().unwrap()],
@@ -17,7 +17,8 @@ fn config(secret: bool) -> FastConfig {
 
 fn hello() -> Hello {
     let to = "10.0.0.1".parse().unwrap();
-    Hello { ready: true, esp: true, trusts: false, hears: true, hears_full: true, nat: false, lanes: 2, to }
+    let (ready, esp, trusts, hears, hears_full, nat) = (true, true, false, true, true, false);
+    Hello { ready, esp, trusts, hears, hears_full, nat, lanes: 2, to, encap: 6785, sees: None }
 }
 
 /// One link's fast datapath in virtual time; the peer answers by each method or not.
@@ -171,7 +172,35 @@ fn each_obstacle_is_named() {
         (|bench, _| bench.fast.set_peer_mtu(1300), "our containers send 1340 bytes and the peer's take 1300"),
         (|_, hello| hello.to = "192.0.2.7".parse().unwrap(), "a NAT lies between: the peer sees us at 192.0.2.7"),
         (|_, hello| hello.nat = true, "a NAT lies between: 10.0.0.2 is not the peer's own address"),
-        (|_, hello| hello.to = "fd00::1".parse().unwrap(), "NAT lies between"),
+        (|_, hello| hello.to = "fd00::1".parse().unwrap(), "by another protocol"),
+        (|_, hello| hello.nat = true, "our UDP 6785 is not answered by its UDP 6785"),
+        (
+            |bench, hello| {
+                bench.config.ability = Ability::Ready {
+                    backend: "vxlan".to_owned(),
+                    no_esp: None,
+                    encap: Err("UDP 6785 is taken".to_owned()),
+                    lanes: 4,
+                };
+                hello.nat = true;
+            },
+            "this host takes no ESP in UDP: UDP 6785 is taken",
+        ),
+        (|_, hello| (hello.nat, hello.encap) = (true, 0), "the peer takes no ESP in UDP"),
+        (
+            |bench, hello| {
+                bench.fast.set_crowded(true);
+                hello.nat = true;
+            },
+            "another peer behind it",
+        ),
+        (
+            |bench, hello| {
+                bench.config.secret = false;
+                hello.nat = true;
+            },
+            "the network has no secret",
+        ),
         (|_, _| (), "keys for ESP are being agreed"),
         (
             |bench, hello| {

@@ -92,8 +92,10 @@ impl Links {
     /// `peer` answers at this address: whoever was there and is kept does not come back.
     pub(in crate::node) fn displace(&mut self, peer: PeerName, address: SocketAddr, now: Time) {
         let address = underlay_address(address);
-        let is_displaced =
-            |other: PeerName, fast: &Fast| other != peer && fast.remote() == Some(address) && fast.is_held(now);
+        // Behind a NAT there is room for several.
+        let is_displaced = |other: PeerName, fast: &Fast| {
+            other != peer && fast.remote() == Some(address) && fast.is_held(now) && !fast.crosses_nat()
+        };
         let kept = self.kept.len();
         self.kept.retain(|other, fast| !is_displaced(*other, fast));
         self.replanned |= kept != self.kept.len();
@@ -155,7 +157,9 @@ impl Links {
 
     /// Does what is due on the fast datapath of one link.
     pub(super) fn service_fast(&mut self, peer: PeerName, now: Time) {
+        let is_crowded = self.is_crowded(peer);
         let Some(link) = self.links.get_mut(&peer) else { return };
+        link.fast.set_crowded(is_crowded);
         link.aim();
         let others = link.others();
         if link.fast.handle_timeout(&self.fast, link.keys.source(), others, now, &self.entropy) {
@@ -174,8 +178,12 @@ impl Links {
         {
             let (towards, message, size) = match next {
                 ToSend::Hello(hello) => (Origin::Relayed(peer), Message::Hello(hello), 0),
-                ToSend::Offer(Offer { session, spi, lanes }) => {
-                    (Origin::Relayed(peer), Message::Offer { session, spi, lanes }, 0)
+                ToSend::Offer(Offer { session, spi, lanes, in_udp }) => {
+                    (Origin::Relayed(peer), Message::Offer { session, spi, lanes, in_udp }, 0)
+                }
+                ToSend::EncapProbe(to, token) => {
+                    self.send_encap(peer, to, Message::Probe { token });
+                    continue;
                 }
                 ToSend::Heartbeat(token, Size::Small) => (Origin::Fast, Message::Probe { token }, SMALL_LEN),
                 ToSend::Heartbeat(token, Size::Full) => (Origin::Fast, Message::Probe { token }, self.fast.mtu.into()),
@@ -192,6 +200,27 @@ impl Links {
             Ok(()) => self.outputs.push_back(Output::Heartbeat { to: peer, bytes }),
             Err(error) => self.drops.count(error.into()),
         }
+    }
+
+    /// Seals a message and sends it from our port for ESP in UDP.
+    pub(super) fn send_encap(&mut self, peer: PeerName, to: SocketAddr, message: Message) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        let mut bytes = message.packet(SMALL_LEN);
+        match link.keys.seal(&mut bytes) {
+            Ok(()) => self.outputs.push_back(Output::Encap { to, bytes }),
+            Err(error) => self.drops.count(error.into()),
+        }
+    }
+
+    /// Whether another peer has the fast datapath to the address where this one is.
+    fn is_crowded(&self, peer: PeerName) -> bool {
+        let Some(link) = self.links.get(&peer).filter(|link| self.has_plans() && link.planned.is_none()) else {
+            return false;
+        };
+        let Some(remote) = link.fast.underlay() else { return false };
+        let is_there = |planned: &PlannedPeer| planned.remote == remote;
+        self.links.values().filter_map(|link| link.planned.as_ref()).any(is_there)
+            || self.kept.values().any(|fast| fast.underlay() == Some(remote))
     }
 
     /// Drops what was kept of peers that did not come back in time.
