@@ -15,7 +15,6 @@ use nix::{
 };
 use serde_json::{Value, json};
 use weft_integration::lab::{
-    Lab,
     cni::{Pod, REFERENCE, Runtime},
     host::Host,
     namespace::join,
@@ -177,7 +176,8 @@ fn expect_form(result: &Value, column: usize, host: &Host, pod: &Pod) -> Result<
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     ensure!(text(&result["cniVersion"]) == VERSIONS[column], "{result}");
     let (outside, inside) = (&result["interfaces"][0], &result["interfaces"][1]);
-    let link = |run: weft_integration::lab::command::Run, device: &str| run.args(["-o", "link", "show", device]).checked();
+    let link =
+        |run: weft_integration::lab::command::Run, device: &str| run.args(["-o", "link", "show", device]).checked();
     let seen = link(host.namespace().run("ip"), &text(&outside["name"]))?;
     ensure!(seen.contains(&text(&outside["mac"])) && seen.contains("master weft"), "{seen} {result}");
     let seen = link(pod.namespace.run("ip"), "eth0")?;
@@ -187,7 +187,7 @@ fn expect_form(result: &Value, column: usize, host: &Host, pod: &Pod) -> Result<
     let ip = &result["ips"][0];
     ensure!(ip["version"].is_string() == (column < 2) && ip["interface"] == 1, "{result}");
     ensure!(text(&ip["address"]).starts_with("10.32.") && ip["gateway"] == "10.32.255.1", "{result}");
-    ensure!(result["ips"][1]["address"] == format!("fd32::{}:2/64", pod.id.trim_start_matches("pod-")), "{result}");
+    ensure!(result["ips"][1]["address"] == format!("fd32::1:{}/64", pod.id.trim_start_matches("pod-")), "{result}");
     ensure!(result["routes"][0]["dst"] == "0.0.0.0/0" && result["dns"].is_object(), "{result}");
     let routes = pod.namespace.run("ip").args(["route"]).checked()?;
     ensure!(routes.contains("default via 10.32.255.1 dev eth0"), "{routes}");
@@ -216,7 +216,8 @@ fn faults_of_callers(table: &mut Table<'_>, pods: &[Pod], gone: &Pod) -> Result<
         })?;
     }
     table.row("an unknown CNI_COMMAND", Expected::Code(4), |runtime, _| Ok(runtime.ask("JUMP")?.code()))?;
-    for (what, input) in [("ADD without a configuration", ""), ("ADD with a broken configuration", "{\"cniVersion\":")] {
+    for (what, input) in [("ADD without a configuration", ""), ("ADD with a broken configuration", "{\"cniVersion\":")]
+    {
         table.row(what, Expected::Code(6), |runtime, column| {
             Ok(runtime.call_with(&runtime.env("ADD", Some(&pods[column])), input.to_owned())?.code())
         })?;
@@ -231,7 +232,9 @@ fn faults_of_callers(table: &mut Table<'_>, pods: &[Pod], gone: &Pod) -> Result<
         ("ADD in a version that is not spoken", json!({ "cniVersion": "9.9.9" }), 1),
     ];
     for (what, keys, code) in keys {
-        table.row(what, Expected::Code(code), |runtime, column| Ok(runtime.with(&keys).call("ADD", &pods[column])?.code()))?;
+        table.row(what, Expected::Code(code), |runtime, column| {
+            Ok(runtime.with(&keys).call("ADD", &pods[column])?.code())
+        })?;
     }
     table.row("CHECK without prevResult", Expected::CodeSince(1, 7), |runtime, column| {
         Ok(runtime.call("CHECK", &pods[column])?.code())
@@ -284,7 +287,8 @@ fn faults_of_others(table: &mut Table<'_>, pods: &[Pod]) -> Result<()> {
 
 /// No router, and one that is stuck.
 fn without_router(table: &mut Table<'_>, host: &Host, pods: &[Pod]) -> Result<()> {
-    for (runtime, pod) in VERSIONS.iter().map(|version| table.runtime.with(&json!({ "cniVersion": version }))).zip(pods) {
+    for (runtime, pod) in VERSIONS.iter().map(|version| table.runtime.with(&json!({ "cniVersion": version }))).zip(pods)
+    {
         runtime.call("ADD", pod)?.result()?;
     }
     let router = Pid::from_raw(host.pid()?);
@@ -311,7 +315,8 @@ fn without_router(table: &mut Table<'_>, host: &Host, pods: &[Pod]) -> Result<()
         Ok(runtime.with(&json!({ "cni.dev/valid-attachments": [] })).ask("GC")?.code())
     })?;
     table.row("CHECK without a router", Expected::Since(1), |runtime, column| {
-        Ok(runtime.with(&json!({ "prevResult": { "ips": [{ "address": format!("10.32.0.{}/16", column + 2) }] } }))
+        Ok(runtime
+            .with(&json!({ "prevResult": { "ips": [{ "address": format!("10.32.0.{}/16", column + 2) }] } }))
             .call("CHECK", &pods[column])?
             .code())
     })?;
@@ -323,7 +328,12 @@ fn without_router(table: &mut Table<'_>, host: &Host, pods: &[Pod]) -> Result<()
     let notes = || fs::read_dir(host.data_dir().join("cni")).map_or(0, Iterator::count);
     ensure!(notes() >= pods.len(), "{} notes", notes());
     host.relaunch()?;
-    ensure!(notes() == 0 && host.ps()?.is_empty(), "the router has made up for it: {} notes, {:?}", notes(), host.ps()?);
+    ensure!(
+        notes() == 0 && host.ps()?.is_empty(),
+        "the router has made up for it: {} notes, {:?}",
+        notes(),
+        host.ps()?
+    );
     table.row("ADD after all that", Expected::Well, |runtime, column| Ok(runtime.call("ADD", &pods[column])?.code()))
 }
 
@@ -391,7 +401,10 @@ fn a_pod_is_as_the_configuration_says() {
             "runtimeConfig": { "mac": "02:00:00:00:00:51" }, "capabilities": { "mac": true },
         }));
         let added = runtime.call("ADD", &pod)?.result()?;
-        ensure!(added["interfaces"][1]["mac"] == "02:00:00:00:00:51" && added["interfaces"][1]["mtu"] == 1300, "{added}");
+        ensure!(
+            added["interfaces"][1]["mac"] == "02:00:00:00:00:51" && added["interfaces"][1]["mtu"] == 1300,
+            "{added}"
+        );
         ensure!(added["dns"]["nameservers"][0] == "10.32.0.1", "{added}");
         let device = added["interfaces"][0]["name"].as_str().context("name")?.to_owned();
         let hairpin = || -> Result<String> {
@@ -413,7 +426,10 @@ fn a_pod_is_as_the_configuration_says() {
         let added = other.call("ADD", &pod)?.result()?;
         ensure!(added["ips"][0]["address"] == "10.33.0.2/16", "{added}");
         let seen = pod.namespace.run("ip").args(["route"]).checked()?;
-        ensure!(seen.contains("10.99.0.0/16 via 10.33.0.1 dev eth0") && seen.contains("10.98.0.0/16 via 10.33.0.9"), "{seen}");
+        ensure!(
+            seen.contains("10.99.0.0/16 via 10.33.0.1 dev eth0") && seen.contains("10.98.0.0/16 via 10.33.0.9"),
+            "{seen}"
+        );
         ensure!(!seen.contains("default"), "{seen}");
         // An ADD that was broken off: the plugin for addresses remembers it, the network does not.
         host.weft(&["detach", "lab/pod-2/eth0"])?.checked()?;
