@@ -11,7 +11,11 @@ TOOLS := cmake:cmake g++:g++ make:make pkg-config:pkg-config nft:nftables ip:ipr
 # The same for what is tested in a User-Mode-Linux kernel: without them those tests are skipped, and say so.
 UML_TOOLS := linux.uml:user-mode-linux modprobe:kmod iptables-legacy:iptables ovs-dpctl:openvswitch-switch
 
-.PHONY: help deps uml-deps root build release demo lab lab-down test bench bench-uml bench-switching bench-names fuzz lint
+# And for real container runtimes that speak CNI.
+CNI_TOOLS := podman:podman ctr:containerd runc:runc busybox:busybox-static /usr/lib/cni/host-local:containernetworking-plugins
+
+.PHONY: help deps uml-deps cni-deps root build release demo lab lab-down test bench bench-uml bench-switching bench-names \
+        bench-cni fuzz lint
 
 help: ## Show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -32,14 +36,14 @@ deps: ## Install what is missing to build and test
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
 
-uml-deps: deps ## Install what is missing to test in a User-Mode-Linux kernel
+# $(1): programs and their packages, $(2): what is skipped without. Only programs are wanted: no service of theirs shall start.
+define install_optional
 	@missing=""; \
-	for tool in $(UML_TOOLS); do command -v "$${tool%%:*}" >/dev/null || missing+=" $${tool##*:}"; done; \
+	for tool in $(1); do command -v "$${tool%%:*}" >/dev/null || missing+=" $${tool##*:}"; done; \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		echo "weft: installing$$missing"; \
 		apt-get update -qq || true; \
-		: "Only programs are wanted: no service of theirs shall start."; \
 		if [ ! -e /usr/sbin/policy-rc.d ]; then \
 			printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; \
 			trap 'rm -f /usr/sbin/policy-rc.d' EXIT; \
@@ -49,10 +53,16 @@ uml-deps: deps ## Install what is missing to test in a User-Mode-Linux kernel
 				|| echo "weft: $$package cannot be installed here" >&2; \
 		done; \
 	fi; \
-	for tool in $(UML_TOOLS); do \
-		command -v "$${tool%%:*}" >/dev/null || \
-			echo "weft: no $${tool##*:}: TESTS IN A USER-MODE-LINUX KERNEL ARE SKIPPED" >&2; \
+	for tool in $(1); do \
+		command -v "$${tool%%:*}" >/dev/null || echo "weft: no $${tool##*:}: $(2) ARE SKIPPED" >&2; \
 	done
+endef
+
+uml-deps: deps ## Install what is missing to test in a User-Mode-Linux kernel
+	$(call install_optional,$(UML_TOOLS),TESTS IN A USER-MODE-LINUX KERNEL)
+
+cni-deps: deps ## Install what is missing to test with real container runtimes that speak CNI
+	$(call install_optional,$(CNI_TOOLS),TESTS WITH PODMAN AND CONTAINERD)
 
 root:
 	@if [ "$$(id -u)" != 0 ]; then echo "weft: network namespaces are made here: run this as root" >&2; exit 1; fi
@@ -73,7 +83,7 @@ lab-down: root release ## Remove what `make lab` made
 	@"$$CARGO_TARGET_DIR/release/demo" lab down
 
 test: export WEFT_TEST_BINARIES = $(CARGO_TARGET_DIR)/test-binaries.json
-test: root uml-deps build ## Run all tests: unit, property, simulator, lab
+test: root uml-deps cni-deps build ## Run all tests: unit, property, simulator, lab
 	@rm -rf "$$CARGO_TARGET_DIR/debug/scenarios"; \
 	cargo test --workspace --all-features --no-run --message-format=json-render-diagnostics >"$$WEFT_TEST_BINARIES"; \
 	status=0; \
@@ -98,6 +108,8 @@ bench-switching: root release ## Measure how long nothing is heard when the kern
 bench-names: root release ## Measure queries for names beside dnsmasq (BENCH_SECONDS, BENCH_ROUNDS)
 	@command -v dnsmasq >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends dnsmasq-base >/dev/null
 	cargo bench -p weft-integration --bench names
+bench-cni: root cni-deps release ## Measure CNI's ADD and DEL beside the reference plugins, with hundreds of containers (BENCH_PODS, BENCH_OUT)
+	cargo bench -p weft-integration --bench cni
 
 fuzz: deps ## Run each fuzz target of the parsers for FUZZ_SECONDS (10)
 	BOLERO_RANDOM_TEST_TIME_MS=$$(( $${FUZZ_SECONDS:-10} * 1000 )) BOLERO_RANDOM_ITERATIONS=4294967295 \

@@ -7,16 +7,18 @@
 
 mod switching {
     pub(super) mod pair;
-    pub(super) mod spread;
     pub(super) mod trial;
 }
 
 use std::{env, fs::OpenOptions, io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, ensure};
-use weft_integration::demo::{guard, screen};
+use weft_integration::{
+    demo::{guard, screen},
+    spread::Spread,
+};
 
-use switching::{pair::Pair, spread::Spread, trial::Trial};
+use switching::{pair::Pair, trial::Trial};
 
 /// The argument of the process that works; the other one watches it.
 const WORKER: &str = "measure";

@@ -4,4 +4,5 @@
 pub mod demo;
 pub mod lab;
 pub mod scenario;
+pub mod spread;
 pub mod uml;

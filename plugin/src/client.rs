@@ -155,7 +155,7 @@ impl Client {
             ClientError::Broken { path: self.socket.clone(), source: error }
         };
         let answer = exchange(&mut stream, until, method, path, body).map_err(failed)?;
-        let (status, body) = parse(&answer).map_err(failed)?;
+        let Parsed { status, body, .. } = parse(&answer).map_err(failed)?;
         if (200..300).contains(&status) { Ok(body.to_vec()) } else { Err(refused(status, body)) }
     }
 
@@ -204,6 +204,10 @@ fn exchange(stream: &mut UnixStream, until: Instant, method: &str, path: &str, b
             break;
         }
         answer.extend_from_slice(&chunk[..got]);
+        // Its end is known: not to wait until the router has hung up, too.
+        if parse(&answer).is_ok_and(|answer| answer.is_bounded) {
+            break;
+        }
         if answer.len() > ANSWER_MAX + HEAD_MAX {
             return Err(broken("the answer is too large"));
         }
@@ -217,8 +221,16 @@ fn exchange(stream: &mut UnixStream, until: Instant, method: &str, path: &str, b
     Ok(answer)
 }
 
-/// The status and the body of an answer.
-fn parse(answer: &[u8]) -> io::Result<(u16, &[u8])> {
+/// An answer, taken apart.
+struct Parsed<'a> {
+    status: u16,
+    body: &'a [u8],
+    /// Whether it is known that nothing more comes.
+    is_bounded: bool,
+}
+
+/// Takes a whole answer apart.
+fn parse(answer: &[u8]) -> io::Result<Parsed<'_>> {
     const END: &[u8] = b"\r\n\r\n";
     let searched = &answer[..answer.len().min(HEAD_MAX)];
     let end = searched.windows(END.len()).position(|window| window == END).ok_or_else(|| broken("no end of a head"))?;
@@ -236,8 +248,8 @@ fn parse(answer: &[u8]) -> io::Result<(u16, &[u8])> {
         name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>())
     });
     match length {
-        None => Ok((status, body)),
-        Some(Ok(length)) if length == body.len() => Ok((status, body)),
+        None => Ok(Parsed { status, body, is_bounded: false }),
+        Some(Ok(length)) if length == body.len() => Ok(Parsed { status, body, is_bounded: true }),
         Some(_) => Err(broken("a body of another length than announced")),
     }
 }
@@ -332,7 +344,7 @@ mod tests {
     #[test]
     fn any_bytes_are_survived() {
         bolero::check!().for_each(|bytes: &[u8]| {
-            if let Ok((status, body)) = parse(bytes) {
+            if let Ok(Parsed { status, body, .. }) = parse(bytes) {
                 assert!((100..600).contains(&status) && body.len() < bytes.len());
             }
         });

@@ -30,7 +30,7 @@ version=$(echo "$config" | sed -n 's/.*"cniVersion":"\([0-9.]*\)".*/\1/p')
 case "$version" in 0.*) v4='"version":"4",' v6='"version":"6",';; *) v4='' v6='';; esac
 n=${CNI_CONTAINERID##*-}
 echo "{\"cniVersion\":\"$version\",\"ips\":[{$v4\"address\":\"10.32.$((n / 250)).$((n % 250 + 2))/16\",\"gateway\":\"10.32.255.1\"},
-{$v6\"address\":\"fd32::$n:2/64\"}],\"routes\":[{\"dst\":\"0.0.0.0/0\"}]}"
+{$v6\"address\":\"fd32::1:$n/64\"}],\"routes\":[{\"dst\":\"0.0.0.0/0\"}]}"
 "#;
 
 /// A runtime on a host, with plugins of its own.

@@ -15,7 +15,6 @@ use nix::{
 };
 use serde_json::{Value, json};
 use weft_integration::lab::{
-    Lab,
     cni::{Pod, REFERENCE, Runtime},
     host::Host,
     namespace::join,
@@ -188,7 +187,7 @@ fn expect_form(result: &Value, column: usize, host: &Host, pod: &Pod) -> Result<
     let ip = &result["ips"][0];
     ensure!(ip["version"].is_string() == (column < 2) && ip["interface"] == 1, "{result}");
     ensure!(text(&ip["address"]).starts_with("10.32.") && ip["gateway"] == "10.32.255.1", "{result}");
-    ensure!(result["ips"][1]["address"] == format!("fd32::{}:2/64", pod.id.trim_start_matches("pod-")), "{result}");
+    ensure!(result["ips"][1]["address"] == format!("fd32::1:{}/64", pod.id.trim_start_matches("pod-")), "{result}");
     ensure!(result["routes"][0]["dst"] == "0.0.0.0/0" && result["dns"].is_object(), "{result}");
     let routes = pod.namespace.run("ip").args(["route"]).checked()?;
     ensure!(routes.contains("default via 10.32.255.1 dev eth0"), "{routes}");

@@ -1,6 +1,6 @@
 //! The configuration that comes on standard input (specification 1.1.0, section 1): what is the specification's, and what is ours.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{fmt::Display, net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -153,9 +153,14 @@ impl Config {
     /// Code 6 for what is no such JSON, 1 for a version that is not spoken or has no such verb, 7 for what makes no sense, 2 for what is
     /// not supported.
     pub(super) fn read(verb: Verb, text: Vec<u8>) -> Result<Self, Failure> {
-        let fields: Fields = serde_json::from_slice(&text).map_err(|error| {
-            Failure::new(Code::Decode, "the network configuration on standard input cannot be read").with(error)
-        })?;
+        let unreadable = |why: &dyn Display| {
+            Failure::new(Code::Decode, "the network configuration on standard input cannot be read").with(why)
+        };
+        // A list of values would do for a struct, too.
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            return Err(unreadable(&"it is no JSON object"));
+        }
+        let fields: Fields = serde_json::from_slice(&text).map_err(|error| unreadable(&error))?;
         let version = fields.version(verb)?;
         let network = fields.name.clone().unwrap_or_default();
         if !call::is_identifier(&network) || network.len() > NAME_MAX {

@@ -43,10 +43,12 @@ pub struct Kernel {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What the working thread has: the bridge's name, and a socket in the router's namespace.
+/// What the working thread has: the bridge's name, and a socket in the router's namespace. All that counts is in the kernel.
 struct Edge {
     bridge: String,
     netlink: Netlink,
+    /// What was seen of containers a moment ago.
+    seen: container::Seen,
 }
 
 impl Kernel {
@@ -65,7 +67,7 @@ impl Kernel {
     }
 
     fn open(bridge: &str) -> Result<Self, HostError> {
-        let edge = Edge { bridge: bridge.to_owned(), netlink: Netlink::open()? };
+        let edge = Edge { bridge: bridge.to_owned(), netlink: Netlink::open()?, seen: container::Seen::default() };
         let (jobs, queue) = mpsc::channel(WAITING_MAX);
         let worker = spawn("weft-host", move || work(&edge, queue))?;
         let (stop, stopped) = oneshot::channel();

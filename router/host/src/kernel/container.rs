@@ -6,6 +6,12 @@
 //! The host's side is marked with the container's name. Which namespace the other side is in, the kernel tells of it (and lets us read
 //! addresses there without going in), so names may be given up or used again meanwhile. How a device is made: [`device`](super::device).
 
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
 use ipnet::IpNet;
 use nix::errno::Errno;
 use weft::{
@@ -23,7 +29,15 @@ use crate::{
     netns::Namespace,
 };
 
+/// How long we rely on what a container's addresses were. Asking costs two questions a container, which hundreds of them would pay at
+/// each attach; what we change ourselves is known at once, and others seldom change addresses of containers.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// What is known of containers, by the index of the host's side, and since when.
+pub(super) type Seen = RefCell<BTreeMap<u32, (Instant, Plugged)>>;
+
 /// A container on the bridge.
+#[derive(Clone)]
 pub(super) struct Plugged {
     pub(super) name: String,
     pub(super) outside: Link,
@@ -48,7 +62,8 @@ impl Edge {
         let number = self.number(&namespace)?;
         let (ours, mut others): (Vec<Plugged>, Vec<Plugged>) =
             self.plugged(&bridge)?.into_iter().partition(|plugged| plugged.is(number, wanted.device));
-        let plugged = ours.into_iter().next();
+        // Of this one, what it is right now.
+        let plugged = ours.first().map(|ours| self.plugged_at(&ours.outside)).transpose()?.flatten();
         let stale: Vec<Plugged> =
             others.extract_if(.., |other| request.name.is_some() && other.name == wanted.name).collect();
 
@@ -68,6 +83,7 @@ impl Edge {
             None => self.plug_in(&namespace, &bridge, &wanted)?,
         };
         let given = self.give(&namespace, &outside, &missing, &wanted);
+        self.forget(&outside);
         if given.is_err() && plugged.is_none() {
             self.netlink.remove(&outside)?;
         }
@@ -85,6 +101,7 @@ impl Edge {
 
     /// Takes addresses from a container, and unplugs it with the last.
     fn take(&self, outside: &Link, request: &AttachRequest) -> Result<Vec<IpNet>, HostError> {
+        self.forget(outside);
         let Some(plugged) = self.plugged_at(outside)? else {
             // The other side is gone, and this one about to go.
             return self.netlink.remove(outside).map(|()| Vec::new());
@@ -140,10 +157,28 @@ impl Edge {
         Ok(all.collect())
     }
 
-    /// All containers on the bridge.
+    /// All containers on the bridge: those that are there now, with addresses that are at most [`FRESH`] old.
     pub(super) fn plugged(&self, bridge: &Link) -> Result<Vec<Plugged>, HostError> {
-        let on_bridge = self.netlink.links()?.into_iter().filter(|link| link.controller == Some(bridge.index));
-        on_bridge.filter_map(|outside| self.plugged_at(&outside).transpose()).collect()
+        let mut links = self.netlink.links()?;
+        links.retain(|link| link.controller == Some(bridge.index));
+        let mut known = std::mem::take(&mut *self.seen.borrow_mut());
+        let mut seen = BTreeMap::new();
+        for outside in links {
+            let fresh = known.remove(&outside.index).filter(|(when, known)| known.is_still(&outside, *when));
+            let found = match fresh {
+                Some(known) => Some(known),
+                None => self.plugged_at(&outside)?.map(|plugged| (Instant::now(), plugged)),
+            };
+            seen.extend(found.map(|found| (outside.index, found)));
+        }
+        let plugged = seen.values().map(|(_, plugged)| plugged.clone()).collect();
+        *self.seen.borrow_mut() = seen;
+        Ok(plugged)
+    }
+
+    /// What is known of a container is not so any more.
+    pub(super) fn forget(&self, outside: &Link) {
+        self.seen.borrow_mut().remove(&outside.index);
     }
 
     /// The container at a port of the bridge; none if it is gone, or the port is another's.
@@ -194,6 +229,12 @@ impl Plugged {
     /// Whether it is the device of that name in the namespace of that number.
     fn is(&self, namespace: Option<i32>, device: &str) -> bool {
         namespace.is_some() && self.outside.peer_namespace == namespace && self.inside.name == device
+    }
+
+    /// Whether it may be taken for what is behind a port now.
+    fn is_still(&self, outside: &Link, since: Instant) -> bool {
+        let same = |link: &Link| (link.peer, link.peer_namespace, link.alias.clone());
+        since.elapsed() < FRESH && same(&self.outside) == same(outside)
     }
 
     fn attachment(self) -> Attachment {
