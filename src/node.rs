@@ -300,7 +300,7 @@ impl Node {
         while let Some(event) = self.connections.poll_event() {
             match event {
                 ConnectionEvent::Up(conn) => self.connection_up(conn, now),
-                ConnectionEvent::Message(conn, message) => self.message(conn, message, now),
+                ConnectionEvent::Message(conn, peer, message) => self.message(conn, peer, message, now),
                 ConnectionEvent::Ended(ended) => self.connection_ended(ended, now),
             }
         }
@@ -320,9 +320,7 @@ impl Node {
         self.outputs.push_back(Output::Event(Event::ConnectionEstablished { peer: name, remote }));
     }
 
-    fn message(&mut self, conn: ConnId, message: ControlMessage, now: Time) {
-        let Some(peer) = self.connections.peer(conn) else { return };
-        let peer = peer.name;
+    fn message(&mut self, conn: ConnId, peer: PeerName, message: ControlMessage, now: Time) {
         match message {
             // Answered where connections are kept alive.
             ControlMessage::Ping { .. } | ControlMessage::Pong { .. } => {}

@@ -51,8 +51,8 @@ const INBOUND_HANDSHAKES_MAX: usize = 256;
 pub(super) enum ConnectionEvent {
     /// It is established, and the only one with its peer.
     Up(ConnId),
-    /// A message arrived on an established one.
-    Message(ConnId, ControlMessage),
+    /// A message of this peer arrived on an established one, which may have ended since.
+    Message(ConnId, PeerName, ControlMessage),
     /// It ended, or never came to be.
     Ended(Ended),
 }
@@ -372,19 +372,22 @@ impl Connections {
             self.established(conn, peer.clone(), true, now);
         }
         let Some(connection) = self.connections.get_mut(&conn) else { return };
-        match &mut connection.state {
-            State::Up { pinged, .. } => *pinged = false,
+        let peer = match &mut connection.state {
+            State::Up { pinged, peer, .. } => {
+                *pinged = false;
+                peer.name
+            }
             // The other side does not know that it is contested.
             State::Contested { backlog, .. } if backlog.len() < BACKLOG_MAX => return backlog.push(bytes.to_vec()),
             State::Contested { .. } | State::Welcomed { .. } | State::Handshaking { .. } | State::Dialling => return,
-        }
+        };
         connection.heard_at = now;
         match ControlMessage::decode(bytes) {
             Ok(Some(ControlMessage::Ping { nonce })) => {
                 self.send(conn, &ControlMessage::Pong { nonce });
             }
             Ok(Some(ControlMessage::Pong { nonce })) => self.lose_contest(conn, nonce),
-            Ok(Some(message)) => self.events.push_back(ConnectionEvent::Message(conn, message)),
+            Ok(Some(message)) => self.events.push_back(ConnectionEvent::Message(conn, peer, message)),
             // Of a newer version.
             Ok(None) => {}
             Err(error) => self.refuse(conn, RefusalCode::Malformed, EndKind::Broken, &error.to_string()),

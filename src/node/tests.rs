@@ -179,6 +179,17 @@ fn malformed_gossip_of_a_neighbour_is_refused_as_a_whole_and_changes_nothing_els
 }
 
 #[test]
+fn what_a_neighbour_says_last_is_heard_though_it_arrives_with_the_end() {
+    let mut pair = Pair::connected();
+    let (peer, delta) = delta_of_a_peer(&Entropy::seeded([9; 32]));
+    pair.neighbour.send(&ControlMessage::Delta { channel: ChannelId::Topology, delta }.encode()).unwrap();
+    pair.neighbour.refuse(RefusalCode::ShuttingDown);
+    let bytes = std::iter::from_fn(|| pair.neighbour.poll_transmit()).flatten().collect();
+    pair.tell(Input::Received { conn: HERE, bytes });
+    assert!(!pair.is_up() && pair.node.exchange.topology().get(peer, &()).is_some());
+}
+
+#[test]
 fn a_fresh_node_that_is_told_the_same_says_the_same() {
     let mut pair = Pair::connected();
     let (peer, delta) = delta_of_a_peer(&Entropy::seeded([9; 32]));

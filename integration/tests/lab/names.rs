@@ -176,7 +176,7 @@ fn names_are_added_and_removed_exactly() {
         let other = attached(&host, "c2", 2)?;
         let c2 = other.namespace().name().to_owned();
         weft(&host, &format!("dns-add {c2} two"))?;
-        weft(&host, &format!("dns-add kept 10.32.0.2"))?;
+        weft(&host, "dns-add kept 10.32.0.2")?;
         weft(&host, &format!("detach 10.32.0.2/16 {c2}"))?;
         resolver.expect_none("two", Rtype::A, "NOERROR")?;
         resolver.expect("two", Rtype::AAAA, &["fd32::2"])?;
@@ -186,12 +186,12 @@ fn names_are_added_and_removed_exactly() {
         weft(&host, &format!("attach --name two 10.32.0.2/16 {c2}"))?;
         resolver.expect("two", Rtype::A, &["10.32.0.2"])?;
         other.namespace().remove();
-        let took = wait_no_name(&[resolver.clone()], "two", 2 * PATIENCE)?;
+        let took = wait_no_name(std::slice::from_ref(&resolver), "two", 2 * PATIENCE)?;
         println!("the name of a container that vanished is gone after {took:?}");
         // A name of somebody who never came.
         weft(&host, "dns-add 10.32.0.3 stranger ghost")?;
         resolver.expect("ghost", Rtype::A, &["10.32.0.3"])?;
-        wait_no_name(&[resolver.clone()], "ghost", 4 * PATIENCE)?;
+        wait_no_name(std::slice::from_ref(&resolver), "ghost", 4 * PATIENCE)?;
         weft(&host, "dns-remove --all stranger")?;
         resolver.expect("one", Rtype::A, &["10.32.0.1"])?;
         Ok(())

@@ -30,6 +30,8 @@ const QUESTIONS_OF_ONE_MAX: usize = 64;
 const PATIENCE: Duration = Duration::from_millis(4500);
 /// The most that one server may take while there are others to ask.
 const PATIENCE_WITH_ONE: Duration = Duration::from_millis(2000);
+/// How often all are asked while there is time: a datagram may be lost.
+const ROUNDS: usize = 2;
 /// Longest answer by UDP.
 const UDP_MOST: usize = u16::MAX as usize;
 
@@ -93,17 +95,22 @@ impl Upstream {
         dice: &Dice,
     ) -> Option<Vec<u8>> {
         let asking = async {
-            let mut failure = None;
-            for server in servers {
-                let answer = timeout(PATIENCE_WITH_ONE, ask_one(query, transport, *server, dice)).await;
-                let Ok(Ok(answer)) = answer else { continue };
-                if !is_failure(&answer) {
-                    self.lock().preferred = Some(*server);
-                    return Some(answer);
+            for _ in 0..ROUNDS {
+                let mut failure = None;
+                for server in servers {
+                    let answer = timeout(PATIENCE_WITH_ONE, ask_one(query, transport, *server, dice)).await;
+                    let Ok(Ok(answer)) = answer else { continue };
+                    if !is_failure(&answer) {
+                        self.lock().preferred = Some(*server);
+                        return Some(answer);
+                    }
+                    failure.get_or_insert(answer);
                 }
-                failure.get_or_insert(answer);
+                if failure.is_some() {
+                    return failure;
+                }
             }
-            failure
+            None
         };
         timeout(PATIENCE, asking).await.ok().flatten()
     }

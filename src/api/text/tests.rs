@@ -84,7 +84,7 @@ fn names_say_where_they_lead_and_whose_they_are() {
     assert_eq!(
         names(&report().names).to_string(),
         "\
-NAME            ADDRESSES           PEER                     OWNER
+NAME            ADDRESSES          PEER                     OWNER
 web.weft.local  10.32.0.1 fd00::1  7e:52:00:00:00:02(beta)  c1
 "
     );
