@@ -79,6 +79,8 @@ pub struct NodeConfig {
     pub cipher: Cipher,
     /// Wall-clock time of [`Time::ZERO`], Unix seconds; for reports, and to be later than an earlier run.
     pub started: u64,
+    /// How addresses are given out; None for not at all.
+    pub allocation: Option<crate::ipam::AllocationConfig>,
 }
 
 /// One peer.
@@ -200,6 +202,7 @@ impl Node {
             }
             Input::Connect { targets, replace } => self.connect(targets, replace, now),
             Input::Forget { targets } => self.forget_targets(&targets),
+            Input::Addresses { .. } => {}
             Input::Leave => self.leave(),
         }
         self.settle(now);

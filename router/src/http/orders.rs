@@ -59,7 +59,7 @@ pub(super) async fn hide(state: State<Api>, Body(request): Body<ExposeRequest>) 
 }
 
 pub(super) async fn ps(State(api): State<Api>) -> Result<Json<Vec<Attachment>>, Failure> {
-    Ok(Json(api.operator.ask(Operation::List).await??))
+    Ok(Json(api.operator.ask(Operation::List).await?))
 }
 
 pub(super) async fn stop(State(api): State<Api>) -> StatusCode {
@@ -80,6 +80,6 @@ async fn addresses(
     State(api): State<Api>,
     operation: impl FnOnce(oneshot::Sender<Outcome<Vec<IpNet>>>) -> Operation,
 ) -> Result<Json<Addresses>, Failure> {
-    let addresses = api.operator.ask(operation).await??;
+    let addresses = api.operator.ask(operation).await?;
     Ok(Json(Addresses { addresses }))
 }

@@ -17,6 +17,7 @@ fn config() -> NodeConfig {
         targets: vec!["host-2:7000".parse().unwrap()],
         cipher: Cipher::ChaCha20Poly1305,
         started: 1_700_000_000,
+        allocation: None,
     }
 }
 
