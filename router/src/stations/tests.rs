@@ -37,7 +37,8 @@ impl Stage {
         let store = Arc::new(Store::open(scratch.path(), &Entropy::System).unwrap());
         noted.iter().for_each(|owner| store.note_plugged(owner).unwrap());
         let (asker, asks) = control::channel();
-        let (told, asked, refusal) = <(Arc<_>, Arc<_>, Arc<_>)>::default();
+        let (told, asked) = <(Arc<Mutex<Vec<Input>>>, Arc<Mutex<Vec<String>>>)>::default();
+        let refusal: Arc<Mutex<Option<AllocationError>>> = Arc::default();
         tokio::spawn(serve(asks, told.clone(), asked.clone(), refusal.clone()));
         let (mut stations, operator) = Stations::new(host.clone(), asker, store.clone(), ranges);
         let stop = CancellationToken::new();
@@ -57,11 +58,11 @@ impl Stage {
     }
 
     fn asked(&self) -> Vec<String> {
-        std::mem::take(&mut self.asked.lock().unwrap())
+        std::mem::take(&mut *self.asked.lock().unwrap())
     }
 
     fn told(&self) -> Vec<Input> {
-        std::mem::take(&mut self.told.lock().unwrap())
+        std::mem::take(&mut *self.told.lock().unwrap())
     }
 
     /// Until the next scan and what follows it are over.
@@ -107,7 +108,10 @@ fn settled(request: &AddressRequest) -> Settled {
         }
         AddressRequest::Claim { addresses, .. } => addresses.clone(),
         AddressRequest::Lookup { owner } if owner == "vanished" => nets(&["10.32.0.7/16"]),
-        _ => Vec::new(),
+        AddressRequest::Lookup { .. }
+        | AddressRequest::Free { .. }
+        | AddressRequest::RemovePeers { .. }
+        | AddressRequest::Prime { .. } => Vec::new(),
     }))
 }
 
@@ -116,7 +120,7 @@ fn words(request: &AddressRequest) -> Option<String> {
         AddressRequest::Allocate { owner, subnets } => Some(format!("allocate {owner} {subnets:?}")),
         AddressRequest::Claim { owner, addresses } => Some(format!("claim {owner} {addresses:?}")),
         AddressRequest::Free { owner, addresses, keep_ms } => Some(format!("free {owner} {addresses:?} {keep_ms}")),
-        _ => None,
+        AddressRequest::Lookup { .. } | AddressRequest::RemovePeers { .. } | AddressRequest::Prime { .. } => None,
     }
 }
 
