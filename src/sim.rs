@@ -278,7 +278,6 @@ impl Simulation {
                 self.hosts[id].count_sent(bytes.len());
                 self.fast_out(id, to, FastContent::Heartbeat(bytes));
             }
-            Output::AddressAnswer { .. } | Output::Keep(_) => {}
             Output::Event(event) => self.hosts[id].remember(event),
         }
     }

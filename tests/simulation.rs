@@ -69,7 +69,6 @@ impl Mesh {
             cipher: Cipher::Aes256Gcm,
             // Wall clocks are up to a day apart.
             started: 1_700_000_000 + self.entropy.number() % 86_400,
-            allocation: None,
         }
     }
 

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize, de};
 use thiserror::Error;
 
 use crate::{
-    api::allocation::AddressRequest,
     fastdp::Ability,
     id::{ConnId, Mac, PeerName},
 };
@@ -124,13 +123,6 @@ pub enum Input {
     Forget {
         /// Which.
         targets: Vec<Target>,
-    },
-    /// Something is asked about addresses; it is answered by [`super::output::Output::AddressAnswer`].
-    Addresses {
-        /// A number never used before.
-        id: u64,
-        /// What.
-        request: AddressRequest,
     },
     /// Say goodbye to all peers; the node is quiet afterwards.
     Leave,

@@ -4,7 +4,6 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::input::Target;
 use crate::{
-    api::allocation::{AddressAnswer, AllocationError},
     fastdp::Plan,
     id::{ConnId, PeerName},
     switch::forwarding::{Forwarding, Route},
@@ -52,15 +51,6 @@ pub enum Output {
         /// The whole packet.
         bytes: Vec<u8>,
     },
-    /// The answer to [`super::input::Input::Addresses`].
-    AddressAnswer {
-        /// The question's number.
-        id: u64,
-        /// What came of it.
-        result: Result<AddressAnswer, AllocationError>,
-    },
-    /// Store this durably before anything later is done.
-    Keep(Arc<[u8]>),
     /// Something to log, count, or keep.
     Event(Event),
 }

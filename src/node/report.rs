@@ -47,7 +47,6 @@ impl Node {
             peers: self.peer_lines(),
             endpoints: self.table.list(|peer| self.nickname(peer)),
             paths: self.path_lines(),
-            ipam: crate::api::allocation::AddressStatus::default(),
             counters: self.counters(),
         }
     }

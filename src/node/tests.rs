@@ -31,7 +31,6 @@ fn config(secret: NetworkSecret, entropy: &Entropy) -> NodeConfig {
         targets: vec!["10.0.0.9".parse().unwrap()],
         cipher: Cipher::Aes256Gcm,
         started: 1_700_000_000,
-            allocation: None,
     }
 }
 
