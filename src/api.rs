@@ -33,6 +33,7 @@ pub struct Report {
     /// How frames get to each peer.
     pub paths: Vec<Path>,
     /// Addresses that the network gives out.
+    #[serde(default)]
     pub ipam: allocation::AddressStatus,
     /// Counters of the node and of the data plane, by name.
     pub counters: std::collections::BTreeMap<String, u64>,

@@ -175,6 +175,15 @@ impl Maker {
         self.targets.keys().cloned().collect()
     }
 
+    /// How many targets are others than ourselves, as far as known, and who they are, in order.
+    pub fn target_peers(&self) -> (usize, BTreeSet<PeerName>) {
+        let others = self.targets.values().filter(|place| !place.tries.is_own());
+        let peers: BTreeSet<PeerName> = others.clone().filter_map(|place| place.peer).collect();
+        // Several targets may turn out to be one peer.
+        let unknown = others.filter(|place| place.peer.is_none()).count();
+        (peers.len() + unknown, peers)
+    }
+
     /// Gossip says that `peer` is at `addresses`, most likely first.
     pub fn set_known(&mut self, peer: PeerName, addresses: Vec<SocketAddr>, now: Time) {
         if peer == self.config.name {

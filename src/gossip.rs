@@ -45,17 +45,20 @@ pub enum ChannelId {
     Topology,
     /// Stations and who has them: [`crate::switch::table`].
     Endpoints,
+    /// Who may give out which addresses: [`crate::ipam`].
+    Addresses,
 }
 
 impl ChannelId {
     /// All channels.
-    pub const ALL: [Self; 2] = [Self::Topology, Self::Endpoints];
+    pub const ALL: [Self; 3] = [Self::Topology, Self::Endpoints, Self::Addresses];
 
     /// The number on the wire.
     pub fn number(self) -> u32 {
         match self {
             Self::Topology => 1,
             Self::Endpoints => 2,
+            Self::Addresses => 3,
         }
     }
 
@@ -69,6 +72,7 @@ impl ChannelId {
         match self {
             Self::Topology => "topology",
             Self::Endpoints => "endpoints",
+            Self::Addresses => "addresses",
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod fastdp;
 pub mod frame;
 pub mod gossip;
 pub mod id;
+pub mod ipam;
 pub mod link;
 pub mod node;
 pub mod plane;

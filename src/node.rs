@@ -8,6 +8,7 @@
 //! ```
 //! Each part is a state machine of its own; this file carries what one of them says to the others, until all are quiet.
 
+mod addresses;
 mod advert;
 mod channel;
 mod connections;
@@ -24,6 +25,7 @@ mod snapshot;
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
+use addresses::Addresses;
 use advert::Advert;
 use connections::{ConnectionEvent, Connections, Ended};
 use exchange::Exchange;
@@ -41,6 +43,7 @@ use crate::{
     fastdp::Ability,
     gossip::{ChannelId, hello::Hello, message::ControlMessage, origin::Incarnation},
     id::{ConnId, NetworkName, Nickname, PeerName, Uid},
+    ipam::AllocationConfig,
     link::{direct::Change, fast::FastConfig, handshake::LinkConfig},
     secret::NetworkSecret,
     switch::{self, forwarding::Route, table::Table},
@@ -75,12 +78,12 @@ pub struct NodeConfig {
     pub trusted_subnets: Vec<ipnet::IpNet>,
     /// Where to connect at first.
     pub targets: Vec<Target>,
+    /// What addresses are given out from; None: none are given out.
+    pub allocation: Option<AllocationConfig>,
     /// The AEAD that this machine is fastest with.
     pub cipher: Cipher,
     /// Wall-clock time of [`Time::ZERO`], Unix seconds; for reports, and to be later than an earlier run.
     pub started: u64,
-    /// How addresses are given out; None for not at all.
-    pub allocation: Option<crate::ipam::AllocationConfig>,
 }
 
 /// One peer.
@@ -95,6 +98,7 @@ pub struct Node {
     exchange: Exchange,
     table: Table,
     planner: Planner,
+    addresses: Addresses,
     routes: Routes,
     advert: Advert,
     outputs: VecDeque<Output>,
@@ -108,7 +112,7 @@ pub struct Node {
 
 impl Node {
     /// A node that has seen nothing yet; feed it [`Input::Timeout`] to set it going.
-    pub fn new(config: NodeConfig, entropy: Entropy) -> Self {
+    pub fn new(mut config: NodeConfig, entropy: Entropy) -> Self {
         let name = config.identity.name();
         let incarnation = Incarnation::starting(config.started, &entropy);
         let hello =
@@ -133,6 +137,7 @@ impl Node {
             mtu: 0,
             refused: None,
         };
+        let addresses = Addresses::new(&mut config, &entropy);
         let mut maker = Maker::new(MakerConfig { name, discovery: config.discovery, conn_limit: config.conn_limit });
         maker.add_targets(config.targets.iter().cloned(), Time::ZERO);
         Self {
@@ -142,6 +147,7 @@ impl Node {
             exchange: Exchange::new(name, incarnation, entropy.clone()),
             table: Table::new(name),
             planner: Planner::default(),
+            addresses,
             routes: Routes::default(),
             advert: Advert::default(),
             outputs: VecDeque::new(),
@@ -202,7 +208,7 @@ impl Node {
             }
             Input::Connect { targets, replace } => self.connect(targets, replace, now),
             Input::Forget { targets } => self.forget_targets(&targets),
-            Input::Addresses { .. } => {}
+            Input::Addresses { id, request } => self.addresses.request(id, request),
             Input::Leave => self.leave(),
         }
         self.settle(now);
@@ -227,6 +233,7 @@ impl Node {
             self.table.deadline(),
             self.planner.deadline(),
             self.routes.deadline(),
+            self.addresses.deadline(),
             Some(self.advert.deadline()),
             publish,
         ];
@@ -237,7 +244,7 @@ impl Node {
     fn settle(&mut self, now: Time) {
         self.connections.handle_timeout(now);
         self.links.handle_timeout(now);
-        let includes = included(self.name, &self.routes, now);
+        let includes = included(self.name, &self.routes, &self.addresses, now);
         self.exchange.handle_timeout(&self.connections, includes, now);
         loop {
             self.connection_events(now);
@@ -250,6 +257,7 @@ impl Node {
             }
             self.exchange_changes(now);
             let changed = self.update_routes(now);
+            self.allocate(now);
             self.dial(now);
             self.send_messages();
             if !changed && self.connections.is_quiet() && self.links.is_quiet() {
@@ -293,10 +301,16 @@ impl Node {
             // Answered where connections are kept alive.
             ControlMessage::Ping { .. } | ControlMessage::Pong { .. } => {}
             ControlMessage::DigestHash { channel, hash } => {
-                self.exchange.digest_hash(conn, channel, hash, included(self.name, &self.routes, now), now);
+                self.exchange.digest_hash(
+                    conn,
+                    channel,
+                    hash,
+                    included(self.name, &self.routes, &self.addresses, now),
+                    now,
+                );
             }
             ControlMessage::Digest { channel, digest } => {
-                let included = included(self.name, &self.routes, now);
+                let included = included(self.name, &self.routes, &self.addresses, now);
                 let result = self.exchange.digest(conn, channel, &digest, included, now);
                 self.refused_gossip(peer, channel, result);
             }
@@ -396,9 +410,12 @@ impl Node {
             let direct = links.link(peer).and_then(|link| link.direct.as_ref());
             direct.is_none_or(|direct| direct.address().is_none()).then(|| "no answer over UDP".to_owned())
         };
+        let reached = self.routes.reachable().clone();
         let Some(outcome) = self.routes.update(self.name, self.exchange.topology(), own_broke, now) else {
             return false;
         };
+        let changed: Vec<PeerName> = reached.symmetric_difference(self.routes.reachable()).copied().collect();
+        self.reachability_changed(changed);
         for &peer in &outcome.changed {
             self.path_changed(peer, now);
         }
@@ -437,6 +454,9 @@ impl Node {
     fn forget_peer(&mut self, peer: PeerName, now: Time) {
         self.drop_peer(peer, now);
         self.exchange.forget(peer);
+        if !self.addresses.remembers(peer) {
+            self.exchange.forget_addresses(peer);
+        }
         self.routes.forget(peer);
     }
 
@@ -530,8 +550,12 @@ impl Node {
 }
 
 /// Whose entries are told to neighbours: ours, and those of peers that are not gone for long, so that the gone stay gone.
-fn included(own: PeerName, routes: &Routes, now: Time) -> impl Fn(PeerName) -> bool {
-    move |peer| peer == own || routes.is_told(peer, now)
+/// Whoever owns addresses does so for ever.
+fn included(own: PeerName, routes: &Routes, addresses: &Addresses, now: Time) -> impl Fn(ChannelId, PeerName) -> bool {
+    move |channel, peer| {
+        let remembers = channel == ChannelId::Addresses && addresses.remembers(peer);
+        peer == own || remembers || routes.is_told(peer, now)
+    }
 }
 
 #[cfg(test)]

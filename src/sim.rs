@@ -20,7 +20,10 @@ pub use network::Network;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
-    api::Report,
+    api::{
+        Report,
+        allocation::{AddressAnswer, AddressRequest, AllocationError},
+    },
     entropy::Entropy,
     fastdp::SaSet,
     id::{ConnId, Mac, PeerName},
@@ -76,6 +79,7 @@ pub struct Simulation {
     /// The network between the hosts; to be changed at any time.
     pub network: Network,
     rng: StdRng,
+    asked: u64,
 }
 
 impl Simulation {
@@ -88,6 +92,7 @@ impl Simulation {
             hosts: Vec::new(),
             network: Network::default(),
             rng: StdRng::seed_from_u64(seed),
+            asked: 0,
         }
     }
 
@@ -126,9 +131,11 @@ impl Simulation {
         let entropy = Entropy::seeded(self.rng.random());
         let rate = self.hosts[id].rate;
         let mut kernel = std::mem::take(&mut self.hosts[id].kernel);
+        let kept = std::mem::take(&mut self.hosts[id].kept);
         kernel.router_restarted();
         self.hosts[id] = Host::new(Node::new(config, entropy), Self::address(id), rate, self.now);
         self.hosts[id].kernel = kernel;
+        self.hosts[id].kept = kept;
         self.schedule(Duration::ZERO, id, Happening::Tcp(Input::LocalAddresses(vec![Self::address(id)])));
     }
 
@@ -177,6 +184,24 @@ impl Simulation {
     /// Takes what host `id`'s node had to say since last asked; the oldest are lost if never asked.
     pub fn take_events(&mut self, id: HostId) -> VecDeque<Event> {
         std::mem::take(&mut self.hosts[id].events)
+    }
+
+    /// Asks host `id` for addresses or the like; [`Self::answer`] has what came of it.
+    pub fn ask(&mut self, id: HostId, request: AddressRequest) -> u64 {
+        self.asked += 1;
+        let number = self.asked;
+        self.handle(id, Input::Addresses { id: number, request });
+        number
+    }
+
+    /// The answer to a request to host `id`, once it is there, and when it came.
+    pub fn answer(&self, id: HostId, request: u64) -> Option<&(Result<AddressAnswer, AllocationError>, Time)> {
+        self.hosts[id].answers.get(&request)
+    }
+
+    /// What host `id` has on its disk of addresses, or had `ago` times of storing before.
+    pub fn kept(&self, id: HostId, ago: usize) -> Option<Vec<u8>> {
+        self.hosts[id].kept.iter().rev().nth(ago).map(|bytes| bytes.to_vec())
     }
 
     /// What host `id` tells its users.
@@ -277,6 +302,10 @@ impl Simulation {
             Output::Heartbeat { to, bytes } => {
                 self.hosts[id].count_sent(bytes.len());
                 self.fast_out(id, to, FastContent::Heartbeat(bytes));
+            }
+            Output::Keep(bytes) => self.hosts[id].kept.push(bytes),
+            Output::AddressAnswer { id: request, result } => {
+                self.hosts[id].answers.insert(request, (result, self.now));
             }
             Output::Event(event) => self.hosts[id].remember(event),
         }

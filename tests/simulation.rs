@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "simulation/addresses.rs"]
+mod addresses;
 #[path = "simulation/fast.rs"]
 mod fast;
 
@@ -66,6 +68,7 @@ impl Mesh {
             discovery: true,
             trusted_subnets: Vec::new(),
             targets: targets.into_iter().map(Simulation::target).collect(),
+            allocation: None,
             cipher: Cipher::Aes256Gcm,
             // Wall clocks are up to a day apart.
             started: 1_700_000_000 + self.entropy.number() % 86_400,

@@ -316,7 +316,7 @@ impl<S: Sleeve> Control<S> {
         AddressExplanation {
             address,
             range: ipam.ranges.iter().find(|range| range.contains(&address)).copied(),
-            space_of: None,
+            space_of: self.node.address_space(address),
             owner: ipam.owners.iter().find(has).map(|allotment| allotment.owner.clone()),
             stations: endpoints,
         }

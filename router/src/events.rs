@@ -44,7 +44,7 @@ impl EventCounts {
             Event::PeerGone { peer } => {
                 self.peers.remove(peer);
             }
-            Event::PeerFound { .. } | Event::TargetsChanged { .. } => {}
+            Event::PeerFound { .. } | Event::TargetsChanged { .. } | Event::Addresses(_) => {}
         }
     }
 
@@ -74,6 +74,7 @@ pub(crate) fn log(event: &Event) {
         Event::PeerGone { peer } => info!(%peer, "peer gone"),
         Event::GossipRefused { peer, channel, reason } => warn!(%peer, channel, reason, "gossip refused"),
         Event::Rekeyed { peer } => debug!(%peer, "new keys"),
+        Event::Addresses(event) => warn!("addresses: {event}"),
         Event::TargetsChanged { targets } => debug!(count = targets.len(), "targets changed"),
     }
 }

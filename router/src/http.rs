@@ -67,7 +67,6 @@ pub(crate) fn whole(api: Api) -> Router {
         .route("/connect", post(orders::connect))
         .route("/forget", post(orders::forget))
         .route("/stop", post(orders::stop))
-        .route("/reset", post(orders::reset))
         .layer(middleware::from_fn_with_state(READ_DEADLINE, guard::deadline));
     let addresses = Router::new()
         .route("/ipam/allocate", post(ipam::allocate))
@@ -83,6 +82,7 @@ pub(crate) fn whole(api: Api) -> Router {
         .route("/expose", post(orders::expose))
         .route("/hide", post(orders::hide))
         .route("/ps", get(orders::ps))
+        .route("/reset", post(orders::reset))
         .layer(middleware::from_fn_with_state(HOST_DEADLINE, guard::deadline));
     finished(questions().merge(orders).merge(addresses).merge(host), api)
 }

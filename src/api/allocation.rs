@@ -58,6 +58,8 @@ pub enum AddressRequest {
         /// After a restart, do so without hearing from any other: nobody declared this peer dead meanwhile.
         alone: bool,
     },
+    /// Gives all that this peer owns to another one, and leaves: before its data are deleted.
+    Leave,
 }
 
 /// What came of it.

@@ -68,6 +68,10 @@ impl Tries {
         }
     }
 
+    pub(super) fn is_own(&self) -> bool {
+        self.phase == Phase::Own
+    }
+
     pub(super) fn is_dialling(&self) -> bool {
         matches!(self.phase, Phase::Dialling(_))
     }

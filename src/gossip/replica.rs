@@ -172,6 +172,11 @@ impl<K: Replicated + Ord, V: Replicated> Replica<K, V> {
         self.state(origin)?.get(key)
     }
 
+    /// All entries of an origin, in the order of keys.
+    pub fn of(&self, origin: PeerName) -> impl Iterator<Item = (&K, &V)> {
+        self.state(origin).into_iter().flat_map(Origin::iter)
+    }
+
     /// All entries, in the order of origins and keys.
     pub fn iter(&self) -> impl Iterator<Item = (PeerName, &K, &V)> {
         self.states().flat_map(|(name, origin)| origin.iter().map(move |(key, value)| (name, key, value)))

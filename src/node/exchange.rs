@@ -14,8 +14,12 @@ use super::{
 };
 use crate::{
     entropy::Entropy,
-    gossip::{ChannelId, message::ControlMessage, origin::Incarnation},
+    gossip::{ChannelId, message::ControlMessage, origin::Incarnation, replica::SetError},
     id::{ConnId, Mac, PeerName},
+    ipam::{
+        entry::{Key, Value},
+        world::Entries,
+    },
     switch::table::{Change, Claim},
     time::Time,
     topology::record::{PeerRecord, Topology},
@@ -47,6 +51,7 @@ pub(super) struct Exchange {
     entropy: Entropy,
     topology: Channel<(), PeerRecord>,
     endpoints: Channel<Mac, Claim>,
+    addresses: Channel<Key, Value>,
     messages: VecDeque<(To, ControlMessage)>,
     /// Deltas merged lately, without a gap. To merge them again would change nothing.
     seen: VecDeque<(ChannelId, Vec<u8>)>,
@@ -72,6 +77,7 @@ impl Exchange {
             entropy,
             topology: Channel::new(name, incarnation),
             endpoints: Channel::new(name, incarnation),
+            addresses: Channel::new(name, incarnation),
             messages: VecDeque::new(),
             seen: VecDeque::new(),
             compare_at: Time::ZERO + COMPARE_INTERVAL,
@@ -90,6 +96,11 @@ impl Exchange {
         self.endpoints.replica.get(peer, &mac)
     }
 
+    /// Who may give out which addresses, as everybody says.
+    pub(super) fn addresses(&self) -> &Entries {
+        &self.addresses.replica
+    }
+
     /// The next message to send.
     pub(super) fn poll_message(&mut self) -> Option<(To, ControlMessage)> {
         self.messages.pop_front()
@@ -103,6 +114,30 @@ impl Exchange {
     /// Stations of others that changed since last asked.
     pub(super) fn take_changed_stations(&mut self) -> BTreeSet<(PeerName, Mac)> {
         self.endpoints.take_changed()
+    }
+
+    /// Peers that say something else of addresses than when last asked.
+    pub(super) fn take_changed_addresses(&mut self) -> BTreeSet<PeerName> {
+        self.addresses.take_changed().into_iter().map(|(peer, _)| peer).collect()
+    }
+
+    /// Tells all something of our own about addresses, or takes it back. Refused is what is too much to tell.
+    pub(super) fn set_address(&mut self, key: Key, value: Option<Value>) -> Result<(), SetError> {
+        let replica = &mut self.addresses.replica;
+        let delta = match value {
+            Some(value) => replica.set(key, value)?,
+            None => replica.remove(&key),
+        };
+        if let Some(delta) = delta {
+            self.flood(ChannelId::Addresses, delta, None);
+        }
+        Ok(())
+    }
+
+    /// Forgets what a peer said of addresses.
+    pub(super) fn forget_addresses(&mut self, peer: PeerName) {
+        self.seen.clear();
+        self.addresses.replica.remove_origin(peer);
     }
 
     /// Tells all what we are now.
@@ -141,10 +176,10 @@ impl Exchange {
         conn: ConnId,
         channel: ChannelId,
         hash: u64,
-        include: impl Fn(PeerName) -> bool,
+        include: impl Fn(ChannelId, PeerName) -> bool,
         now: Time,
     ) {
-        if self.channel(channel).digest_hash(&include) != hash {
+        if self.channel(channel).digest_hash(&|peer| include(channel, peer)) != hash {
             self.owe_digest(conn, channel, now);
         }
     }
@@ -155,10 +190,13 @@ impl Exchange {
         conn: ConnId,
         channel: ChannelId,
         digest: &[u8],
-        include: impl Fn(PeerName) -> bool,
+        include: impl Fn(ChannelId, PeerName) -> bool,
         now: Time,
     ) -> Result<(), String> {
-        let repair = self.channel(channel).delta_since(digest, &include).map_err(|error| self.refuse(&error))?;
+        let repair = self
+            .channel(channel)
+            .delta_since(digest, &|peer| include(channel, peer))
+            .map_err(|error| self.refuse(&error))?;
         for delta in repair.deltas {
             self.say(conn, ControlMessage::Delta { channel, delta });
         }
@@ -197,14 +235,19 @@ impl Exchange {
     }
 
     /// Sends digests that are owed, and compares with all neighbours now and then.
-    pub(super) fn handle_timeout(&mut self, connections: &Connections, include: impl Fn(PeerName) -> bool, now: Time) {
+    pub(super) fn handle_timeout(
+        &mut self,
+        connections: &Connections,
+        include: impl Fn(ChannelId, PeerName) -> bool,
+        now: Time,
+    ) {
         if self.deadline().is_none_or(|at| at > now) {
             return;
         }
         let due: Vec<_> =
             self.owed.extract_if(.., |_, owed| owed.due.is_some_and(|due| due <= now)).map(|(key, _)| key).collect();
         for (conn, channel) in due {
-            for digest in self.channel(channel).digest(&include) {
+            for digest in self.channel(channel).digest(&|peer| include(channel, peer)) {
                 self.say(conn, ControlMessage::Digest { channel, digest });
             }
             self.owed.insert((conn, channel), Owed { due: None, sent: now });
@@ -213,7 +256,7 @@ impl Exchange {
             self.compare_at = now + COMPARE_INTERVAL.mul_f64(0.75 + self.entropy.fraction() / 2.0);
             self.owed.retain(|(conn, _), _| connections.peer(*conn).is_some());
             for channel in ChannelId::ALL {
-                let hash = self.channel(channel).digest_hash(&include);
+                let hash = self.channel(channel).digest_hash(&|peer| include(channel, peer));
                 self.messages.push_back((To::AllBut(None), ControlMessage::DigestHash { channel, hash }));
             }
         }
@@ -229,6 +272,7 @@ impl Exchange {
         match channel {
             ChannelId::Topology => &self.topology,
             ChannelId::Endpoints => &self.endpoints,
+            ChannelId::Addresses => &self.addresses,
         }
     }
 
@@ -236,6 +280,7 @@ impl Exchange {
         match channel {
             ChannelId::Topology => &mut self.topology,
             ChannelId::Endpoints => &mut self.endpoints,
+            ChannelId::Addresses => &mut self.addresses,
         }
     }
 

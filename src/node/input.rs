@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, de};
 use thiserror::Error;
 
 use crate::{
+    api::allocation::AddressRequest,
     fastdp::Ability,
     id::{ConnId, Mac, PeerName},
 };
@@ -123,6 +124,13 @@ pub enum Input {
     Forget {
         /// Which.
         targets: Vec<Target>,
+    },
+    /// Something is asked of the allocator; [`super::output::Output::AddressAnswer`] answers within ten seconds.
+    Addresses {
+        /// To be repeated in the answer.
+        id: u64,
+        /// What.
+        request: AddressRequest,
     },
     /// Say goodbye to all peers; the node is quiet afterwards.
     Leave,

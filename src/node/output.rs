@@ -4,8 +4,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::input::Target;
 use crate::{
+    api::allocation::{AddressAnswer, AllocationError},
     fastdp::Plan,
     id::{ConnId, PeerName},
+    ipam::AddressEvent,
     switch::forwarding::{Forwarding, Route},
 };
 
@@ -50,6 +52,15 @@ pub enum Output {
         to: PeerName,
         /// The whole packet.
         bytes: Vec<u8>,
+    },
+    /// Store this durably, instead of what was stored before, and do nothing of what follows before that is done.
+    Keep(Arc<[u8]>),
+    /// The answer to [`super::input::Input::Addresses`].
+    AddressAnswer {
+        /// The request's.
+        id: u64,
+        /// What came of it.
+        result: Result<AddressAnswer, AllocationError>,
     },
     /// Something to log, count, or keep.
     Event(Event),
@@ -116,6 +127,8 @@ pub enum Event {
         /// The peer.
         peer: PeerName,
     },
+    /// Something about addresses.
+    Addresses(AddressEvent),
     /// The set of targets changed and is to be kept for `--resume`.
     TargetsChanged {
         /// All of them.

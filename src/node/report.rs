@@ -47,6 +47,7 @@ impl Node {
             peers: self.peer_lines(),
             endpoints: self.table.list(|peer| self.nickname(peer)),
             paths: self.path_lines(),
+            ipam: self.address_status(),
             counters: self.counters(),
         }
     }

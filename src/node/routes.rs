@@ -56,6 +56,11 @@ impl Routes {
         self.reachable.contains(&peer)
     }
 
+    /// All peers that gossip reaches.
+    pub(super) fn reachable(&self) -> &BTreeSet<PeerName> {
+        &self.reachable
+    }
+
     /// Whether neighbours are to be told of this peer: unless it is gone for long. That it left is told.
     pub(super) fn is_told(&self, peer: PeerName, now: Time) -> bool {
         self.left.contains(&peer) || !self.gone.is_fading(peer, now)

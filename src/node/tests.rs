@@ -29,6 +29,7 @@ fn config(secret: NetworkSecret, entropy: &Entropy) -> NodeConfig {
         discovery: true,
         trusted_subnets: Vec::new(),
         targets: vec!["10.0.0.9".parse().unwrap()],
+        allocation: None,
         cipher: Cipher::Aes256Gcm,
         started: 1_700_000_000,
     }

@@ -8,6 +8,7 @@ use std::{
 
 use super::{HostId, kernel::Kernel};
 use crate::{
+    api::allocation::{AddressAnswer, AllocationError},
     frame::vnet,
     id::{ConnId, PeerName},
     node::{Node, input::Input, output::Event},
@@ -34,6 +35,10 @@ pub(super) struct Host {
     pub(super) arrivals: BTreeMap<ConnId, Time>,
     pub(super) delivered: Vec<Vec<u8>>,
     pub(super) events: VecDeque<Event>,
+    /// What was to be stored, the newest last.
+    pub(super) kept: Vec<Arc<[u8]>>,
+    /// Answers to requests for addresses, and when they came.
+    pub(super) answers: BTreeMap<u64, (Result<AddressAnswer, AllocationError>, Time)>,
     /// The wake-up that is on the agenda: its time and number.
     pub(super) wake: Option<(Time, u64)>,
     pub(super) sent_messages: u64,
@@ -57,6 +62,8 @@ impl Host {
             arrivals: BTreeMap::new(),
             delivered: Vec::new(),
             events: VecDeque::new(),
+            kept: Vec::new(),
+            answers: BTreeMap::new(),
             wake: None,
             sent_messages: 0,
             sent_bytes: 0,

@@ -1,0 +1,194 @@
+//! What follows from what another peer says.
+
+use super::{
+    AddressEvent, Ipam,
+    entry::{Key, Member, MemberId, Standing, Value},
+    state::{Known, Universe},
+    world::World,
+};
+use crate::id::PeerName;
+
+impl Ipam {
+    /// Looks at all that a peer says.
+    pub(super) fn hear(&mut self, peer: PeerName, world: World<'_>) {
+        if peer == self.name {
+            return;
+        }
+        let sets = [
+            &mut self.unfounded,
+            &mut self.seekers,
+            &mut self.wanters,
+            &mut self.givers,
+            &mut self.reclaimers,
+            &mut self.ghosts,
+        ];
+        sets.into_iter().for_each(|set| {
+            set.remove(&peer);
+        });
+        self.foreign.remove(&peer);
+        let Some(member) = world.member(peer) else { return };
+        if self.is_foreign(peer, member) {
+            return;
+        }
+        if member.universe.is_none() {
+            self.unfounded.insert(peer);
+            return;
+        }
+        if self.state.universe.is_none() && !self.adopt(peer, world) {
+            return;
+        }
+        let id = MemberId { name: peer, life: member.life };
+        self.hear_of_lives(id, member, world);
+        self.hear_member(id, member);
+        if self.state.is_removed(id) {
+            self.ghosts.insert(peer);
+            return;
+        }
+        self.hear_answers(id, member, world);
+    }
+
+    /// Whether a peer belongs to another universe, which is then reported.
+    fn is_foreign(&mut self, peer: PeerName, member: &Member) -> bool {
+        let own = self.state.universe.as_ref().map(|universe| universe.id);
+        let reason = if member.ranges != self.state.ranges {
+            "it was launched with another --ipalloc-range: launch all peers with the same"
+        } else if own.is_some() && member.universe.is_some() && own != member.universe {
+            "its addresses were founded apart from ours: reset (`weft reset`) and launch again all peers of one side, \
+             best the smaller one"
+        } else {
+            return false;
+        };
+        self.foreign.insert(peer, reason.to_owned());
+        if self.reported.insert((member.universe, member.ranges.clone())) {
+            self.happened(AddressEvent::Conflict { peer, reason: reason.to_owned() });
+        }
+        true
+    }
+
+    /// Joins the universe of a peer, if it says how that was founded.
+    fn adopt(&mut self, peer: PeerName, world: World<'_>) -> bool {
+        let id = world.member(peer).and_then(|member| member.universe);
+        let founders = world.founders(peer).map(|founders| Universe::founded(&self.state.ranges, founders));
+        let Some(universe) = founders.filter(|universe| Some(universe.id) == id) else { return false };
+        self.found(universe, false);
+        // What was heard before had no universe to compare with.
+        let others: Vec<PeerName> = world.entries.origins().filter(|other| *other != peer).collect();
+        others.into_iter().for_each(|other| self.hear(other, world));
+        true
+    }
+
+    /// Which lives are over and which peers are members, as a peer says.
+    fn hear_of_lives(&mut self, by: MemberId, member: &Member, world: World<'_>) {
+        let is_full = member.standing == Standing::Full && !self.state.is_removed(by);
+        for (key, value) in world.entries.of(by.name) {
+            let Value::Lives(lives) = value else { continue };
+            for life in lives {
+                match key {
+                    Key::Removed(name) if is_full || *name == by.name => {
+                        self.hear_removed(MemberId { name: *name, life: *life });
+                    }
+                    Key::Knows(name) if is_full => self.hear_known(MemberId { name: *name, life: *life }),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// Somebody is dead, it is said.
+    pub(super) fn hear_removed(&mut self, member: MemberId) {
+        if member == self.own_id() {
+            self.fence("other peers declared it dead and may have taken over its addresses");
+        } else if !self.state.is_removed(member) {
+            self.state.bury(member, false);
+            self.happened(AddressEvent::Removed { peer: member.name });
+            self.changed();
+        }
+    }
+
+    /// Somebody is a member, it is said.
+    fn hear_known(&mut self, member: MemberId) {
+        if member.name == self.name {
+            // An earlier life of ours, of which we know nothing, or nothing any more: we say that it is over.
+            if member.life != self.state.life && !self.state.is_removed(member) {
+                self.state.bury(member, false);
+                self.changed();
+            }
+        } else {
+            self.admit(member);
+        }
+    }
+
+    /// Takes a member into the list, unless its life is over or another life of it is there.
+    pub(super) fn admit(&mut self, member: MemberId) -> bool {
+        let has_room = self.state.known.len() < super::entry::MEMBERS_MAX;
+        let is_new = has_room && !self.state.known.contains_key(&member.name) && !self.state.is_removed(member);
+        if is_new && member.name != self.name {
+            self.state.known.insert(member.name, Known::new(member.life));
+            self.unkept = true;
+        }
+        self.state.is_known(member)
+    }
+
+    fn hear_member(&mut self, id: MemberId, member: &Member) {
+        match member.standing {
+            Standing::Full => {
+                let earlier = self.state.known.get(&id.name).map(|known| MemberId { name: id.name, life: known.life });
+                if let Some(earlier) = earlier.filter(|earlier| *earlier != id && !self.state.is_removed(id)) {
+                    // Whoever vouched for the new life had its word that the old one is over.
+                    self.hear_removed(earlier);
+                }
+                self.admit(id);
+            }
+            Standing::Joining(_) => {
+                self.admit(id);
+            }
+            Standing::Left => {
+                if self.state.is_known(id) {
+                    self.state.bury(id, true);
+                    self.changed();
+                }
+            }
+            Standing::Returning(_) | Standing::Observer | Standing::Elector(_) => {}
+        }
+        if let Some(known) = self.state.known.get_mut(&id.name).filter(|known| known.life == id.life) {
+            known.version = known.version.max(member.version);
+            known.nickname = Some(member.nickname.clone());
+        }
+    }
+
+    /// What a peer says to us.
+    fn hear_answers(&mut self, id: MemberId, member: &Member, world: World<'_>) {
+        let peer = id.name;
+        if member.asking().is_some() {
+            self.seekers.insert(peer);
+        }
+        if member.want.is_some_and(|want| want.donor == self.name) {
+            self.wanters.insert(peer);
+        }
+        if world.gift(peer, self.name).is_some() {
+            self.givers.insert(peer);
+        }
+        if world.reclaim(peer).is_some() {
+            self.reclaimers.insert(peer);
+        }
+        let receipt = world.number(peer, Key::Receipt(self.name), self.state.life);
+        let is_there = self
+            .state
+            .gifts
+            .get(&peer)
+            .is_some_and(|gift| gift.life == id.life && receipt.is_some_and(|number| number >= gift.number));
+        if is_there {
+            self.state.gifts.remove(&peer);
+            self.changed();
+        }
+        let is_over = self
+            .state
+            .promises
+            .get(&peer)
+            .is_some_and(|promise| promise.life == id.life && member.reclaims_over >= promise.number);
+        if is_over {
+            self.state.promises.remove(&peer);
+            self.changed();
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Whether we are a full member: how one becomes it, and how one ceases to be.
+//!
+//! Whoever joins or returns asks some full members. Those know whether its life was declared over meanwhile, and
+//! whether it told more than it has stored; whoever joins is known to them from then on. Where there is no full member
+//! because all were stopped, it takes all of them together to go on. Nobody gives anything out before.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    AddressEvent, Ipam,
+    entry::{Asking, Life, MemberId, Standing, Verdict, Vouch},
+    state::State,
+    world::World,
+};
+use crate::{entropy::Entropy, id::PeerName};
+
+/// How many full members are asked: one would do if none ever fell silent or lagged behind.
+const ASKED: usize = 3;
+/// Where nobody is a full member, this many returning peers, first by name, are answered by the others; they answer the rest.
+const RETURNING_FIRST: usize = 3;
+/// A peer that knows of no others but has targets waits this long for somebody who knows better.
+const ALONE_AFTER: Duration = Duration::from_secs(3);
+
+/// What we ask of others.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    nonce: u64,
+    asked: BTreeSet<PeerName>,
+}
+
+impl Question {
+    pub(super) fn new(entropy: &Entropy) -> Self {
+        Self { nonce: entropy.number(), asked: BTreeSet::new() }
+    }
+
+    /// As it is told.
+    pub(super) fn asking(&self) -> Asking {
+        Asking { nonce: self.nonce, asked: self.asked.iter().copied().collect() }
+    }
+}
+
+impl Ipam {
+    /// Looks whether we may be a full member; whether we became one.
+    pub(super) fn confirm(&mut self, world: World<'_>) -> bool {
+        if self.full || self.state.left || self.state.universe.is_none() {
+            return false;
+        }
+        let known = self.state.known.iter().map(|(name, known)| MemberId { name: *name, life: known.life });
+        let there: BTreeSet<PeerName> =
+            known.filter(|member| world.is_there(*member)).map(|member| member.name).collect();
+        self.question.asked.retain(|peer| there.contains(peer));
+        for peer in there.iter().copied() {
+            if self.question.asked.len() < ASKED {
+                self.question.asked.insert(peer);
+            }
+        }
+        let is_vouched = if there.is_empty() { self.may_go_on(world) } else { self.is_vouched(world) };
+        let is_fine = is_vouched && !self.state.is_removed(self.own_id());
+        if is_fine {
+            self.become_full();
+        }
+        is_vouched
+    }
+
+    /// We are a member.
+    pub(super) fn become_full(&mut self) {
+        self.full = true;
+        self.state.admitted = true;
+        self.changed();
+    }
+
+    /// Whether all whom we asked have answered, and for us. If against us, we are fenced.
+    fn is_vouched(&mut self, world: World<'_>) -> bool {
+        let answers: Vec<&Vouch> = self.question.asked.iter().filter_map(|peer| self.answer(*peer, world)).collect();
+        if answers.len() < self.question.asked.len() {
+            return false;
+        }
+        let verdicts: Vec<Verdict> = answers.iter().map(|answer| answer.verdict).collect();
+        let graves: BTreeSet<MemberId> = answers.iter().flat_map(|answer| answer.removed.iter().copied()).collect();
+        for grave in graves.into_iter().filter(|grave| !self.state.is_removed(*grave)).collect::<Vec<_>>() {
+            if grave != self.own_id() {
+                self.state.bury(grave, true);
+                self.unkept = true;
+            }
+        }
+        self.judge(&verdicts, true)
+    }
+
+    fn answer<'a>(&self, by: PeerName, world: World<'a>) -> Option<&'a Vouch> {
+        world.vouch(by, self.name).filter(|vouch| vouch.nonce == self.question.nonce)
+    }
+
+    /// What follows from what others know of us; `wanted` if somebody must know us.
+    fn judge(&mut self, verdicts: &[Verdict], wanted: bool) -> bool {
+        let is_ahead = |verdict: &Verdict| matches!(verdict, Verdict::Known(version) if *version > self.state.version);
+        let is_known = verdicts.iter().any(|verdict| matches!(verdict, Verdict::Known(_)));
+        if verdicts.contains(&Verdict::Removed) {
+            self.fence("other peers declared it dead and may have taken over its addresses");
+        } else if verdicts.iter().any(is_ahead) {
+            self.fence("its stored data are older than what it told other peers");
+        } else if wanted && !is_known {
+            if self.state.admitted {
+                self.fence("no other peer knows it any more");
+            }
+        } else {
+            return true;
+        }
+        false
+    }
+
+    /// Without any full member: whether we know nobody else, or all others are returning too and none speaks against us.
+    fn may_go_on(&mut self, world: World<'_>) -> bool {
+        if !self.state.admitted {
+            return false;
+        }
+        let is_new_seed = self.state.version <= 1 && !self.was_kept;
+        if self.state.known.is_empty() || is_new_seed {
+            let alone_at = if world.targets.count == 0 { self.started_at } else { self.started_at + ALONE_AFTER };
+            if alone_at > self.now {
+                self.look_at(alone_at);
+            }
+            return alone_at <= self.now;
+        }
+        let answers: Option<Vec<Verdict>> = self
+            .state
+            .known
+            .keys()
+            .map(|peer| self.answer(*peer, world).filter(|_| world.reachable.contains(peer)).map(|vouch| vouch.verdict))
+            .collect();
+        answers.is_some_and(|verdicts| self.judge(&verdicts, false))
+    }
+
+    /// What we say of those who ask.
+    pub(super) fn vouches(&self, world: World<'_>) -> Vec<(PeerName, Vouch)> {
+        let is_returning = |peer: &&PeerName| {
+            let standing = world.member(**peer).map(|member| &member.standing);
+            matches!(standing, Some(Standing::Returning(_))) && world.reachable.contains(*peer)
+        };
+        let own = (!self.full).then_some(&self.name);
+        let mut first: Vec<PeerName> = self.seekers.iter().filter(is_returning).chain(own).copied().collect();
+        first.sort_unstable();
+        first.truncate(RETURNING_FIRST);
+        let answer = |peer: &PeerName| {
+            let member = world.member(*peer)?;
+            let asking = member.asking()?;
+            let is_asked = if self.full {
+                asking.asked.contains(&self.name)
+            } else {
+                self.state.admitted && asking.asked.is_empty() && first.contains(peer)
+            };
+            let id = MemberId { name: *peer, life: member.life };
+            // Another life of it is known as a member: it learns of that and says that it is over, or not.
+            let is_answerable = !matches!(member.standing, Standing::Joining(_)) || self.state.is_known(id);
+            (is_asked && is_answerable).then(|| {
+                let is_joining = matches!(member.standing, Standing::Joining(_));
+                let removed = if is_joining { self.state.graves() } else { Vec::new() };
+                (*peer, Vouch { nonce: asking.nonce, verdict: self.verdict(id), removed })
+            })
+        };
+        self.seekers.iter().filter_map(answer).collect()
+    }
+
+    fn verdict(&self, id: MemberId) -> Verdict {
+        match self.state.known.get(&id.name) {
+            _ if self.state.is_removed(id) => Verdict::Removed,
+            Some(known) if known.life == id.life => Verdict::Known(known.version),
+            Some(_) | None => Verdict::Unknown,
+        }
+    }
+
+    /// This life of ours is over: we own nothing any more and begin another. Addresses of those who still run stay listed
+    /// and are asked for again.
+    pub(super) fn fence(&mut self, reason: &str) {
+        let old = self.own_id();
+        let before = std::mem::replace(&mut self.state, State::fresh(Vec::new(), Life(self.entropy.number())));
+        self.state.ranges = before.ranges;
+        self.state.universe = before.universe;
+        self.state.removed = before.removed;
+        self.state.known = before.known;
+        self.state.known.values_mut().for_each(|known| (known.given, known.taken) = (0, 0));
+        self.state.allotments = before.allotments;
+        self.state.bury(old, false);
+        self.full = false;
+        self.quest = None;
+        self.question = Question::new(&self.entropy);
+        self.answered.clear();
+        self.refusals.clear();
+        self.happened(AddressEvent::Fenced { reason: reason.to_owned() });
+        self.changed();
+    }
+
+    /// The operator says that nobody declared us dead.
+    pub(super) fn confirm_alone(&mut self) {
+        if !self.full && self.state.admitted && !self.state.left {
+            self.become_full();
+        }
+    }
+
+    /// Members whose word would do.
+    pub(super) fn awaited(&self) -> Vec<PeerName> {
+        self.state.known.keys().copied().collect()
+    }
+}

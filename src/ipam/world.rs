@@ -1,0 +1,117 @@
+//! What the allocator sees of others: their entries, and whom gossip reaches now.
+
+use std::collections::BTreeSet;
+
+use super::{
+    entry::{Epoch, Gift, Key, Life, Member, MemberId, Reclaim, Standing, Value, Vouch},
+    range::Range,
+};
+use crate::{gossip::replica::Replica, id::PeerName};
+
+/// The addresses channel.
+pub type Entries = Replica<Key, Value>;
+
+/// Whom we were told to connect to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Targets {
+    /// How many, without ourselves.
+    pub count: u32,
+    /// Who they are as far as known, in order.
+    pub peers: Vec<PeerName>,
+}
+
+/// All of it, at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct World<'a> {
+    /// What everybody says.
+    pub entries: &'a Entries,
+    /// Whom gossip reaches.
+    pub reachable: &'a BTreeSet<PeerName>,
+    /// Whom we were told to connect to.
+    pub targets: &'a Targets,
+}
+
+impl<'a> World<'a> {
+    /// Who a peer says it is.
+    pub fn member(self, peer: PeerName) -> Option<&'a Member> {
+        match self.entries.get(peer, &Key::Member)? {
+            Value::Member(member) => Some(member),
+            _ => None,
+        }
+    }
+
+    /// A peer with the life that it says it lives.
+    pub fn id(self, peer: PeerName) -> Option<MemberId> {
+        self.member(peer).map(|member| MemberId { name: peer, life: member.life })
+    }
+
+    /// Whether a peer is a full member in this life, and gossip reaches it.
+    pub fn is_there(self, member: MemberId) -> bool {
+        self.reachable.contains(&member.name)
+            && self.member(member.name).is_some_and(|m| m.life == member.life && m.standing == Standing::Full)
+    }
+
+    /// What a peer says it owns.
+    pub fn claims(self, peer: PeerName) -> impl Iterator<Item = (Range, Epoch)> + 'a {
+        self.entries.of(peer).filter_map(|(key, value)| match (key, value) {
+            (Key::Claim(first), Value::Claim { last, epoch }) => Some((Range::new(*first, *last)?, *epoch)),
+            _ => None,
+        })
+    }
+
+    /// What a peer says it gave and nobody has yet.
+    pub fn gifts(self, peer: PeerName) -> impl Iterator<Item = (PeerName, &'a Gift)> {
+        self.entries.of(peer).filter_map(|(key, value)| match (key, value) {
+            (Key::Gift(to), Value::Gift(gift)) => Some((*to, gift)),
+            _ => None,
+        })
+    }
+
+    /// What a peer gave to another.
+    pub fn gift(self, by: PeerName, to: PeerName) -> Option<&'a Gift> {
+        match self.entries.get(by, &Key::Gift(to))? {
+            Value::Gift(gift) => Some(gift),
+            _ => None,
+        }
+    }
+
+    /// A number that a peer tells under `key`, if it is of this life of the peer concerned.
+    pub fn number(self, by: PeerName, key: Key, of: Life) -> Option<u64> {
+        match self.entries.get(by, &key)? {
+            Value::Number { life, number } => (*life == of).then_some(*number),
+            _ => None,
+        }
+    }
+
+    /// Lives that a peer tells under `key`.
+    pub fn lives(self, by: PeerName, key: Key) -> &'a [Life] {
+        match self.entries.get(by, &key) {
+            Some(Value::Lives(lives)) => lives,
+            _ => &[],
+        }
+    }
+
+    /// What a peer says of another.
+    pub fn vouch(self, by: PeerName, of: PeerName) -> Option<&'a Vouch> {
+        match self.entries.get(by, &Key::Vouch(of))? {
+            Value::Vouch(vouch) => Some(vouch),
+            _ => None,
+        }
+    }
+
+    /// What a peer takes over.
+    pub fn reclaim(self, by: PeerName) -> Option<&'a Reclaim> {
+        match self.entries.get(by, &Key::Reclaim)? {
+            Value::Reclaim(reclaim) => Some(reclaim),
+            _ => None,
+        }
+    }
+
+    /// Who founded a peer's universe, as it says.
+    pub fn founders(self, by: PeerName) -> Option<&'a [MemberId]> {
+        match self.entries.get(by, &Key::Founding)? {
+            Value::Founding(founders) => Some(founders),
+            _ => None,
+        }
+    }
+}
