@@ -45,9 +45,9 @@ use std::{
 use entry::{Ballot, Epoch, Key, Life, MemberId, UniverseId, Value};
 use giving::Quest;
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
 use range::Range;
 use request::Pending;
+use serde::{Deserialize, Serialize};
 use standing::Question;
 use state::{State, Universe};
 use subnet::{Subnet, universe};

@@ -52,7 +52,15 @@ fn stopping_nothing_is_well() {
 #[test]
 fn usage_errors_end_with_2() {
     let here = Here::new();
-    for words in [&["dance"][..], &["attach"], &["explain", "ip", "host"], &["rmpeer"], &["launch", "--port", "x"], &["status", "weather"], &["forget"]] {
+    for words in [
+        &["dance"][..],
+        &["attach"],
+        &["explain", "ip", "host"],
+        &["rmpeer"],
+        &["launch", "--port", "x"],
+        &["status", "weather"],
+        &["forget"],
+    ] {
         assert_eq!(here.fails(words).0, 2, "{words:?}");
     }
 }

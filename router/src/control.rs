@@ -154,7 +154,8 @@ impl Asker {
     /// As [`Self::begin_addresses`], with the answer, which comes within [`ADDRESSES_WITHIN`].
     pub(crate) async fn addresses(&self, request: AddressRequest) -> Result<Settled, Gone> {
         let asked = async { self.begin_addresses(request).await?.await.map_err(|_| Gone) };
-        let late = || AllocationError::Deadline { waiting: "the router itself, which is busy or cannot store it".to_owned() };
+        let late =
+            || AllocationError::Deadline { waiting: "the router itself, which is busy or cannot store it".to_owned() };
         timeout(ADDRESSES_WITHIN, asked).await.unwrap_or_else(|_| Ok(Err(late())))
     }
 

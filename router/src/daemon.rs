@@ -228,7 +228,8 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
     };
     let mtu = Mtu { host: host.clone(), fixed: config.mtu, now: mtu_now, peer: store.identity().name() };
 
-    let services = Services { listening, api, stations, mtu, store, targets: targets_seen, writer, shutdown: shutdown.clone() };
+    let services =
+        Services { listening, api, stations, mtu, store, targets: targets_seen, writer, shutdown: shutdown.clone() };
     let services = services.start().map_err(RunError::Threads)?;
     is_ready.send_replace(true);
     notify("READY=1");
@@ -275,7 +276,10 @@ fn node_config(config: &Config, store: &Store, host: &dyn Host, targets: Vec<Tar
         targets,
         cipher: if host.facts().aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 },
         started,
-        allocation: config.allocation.clone().map(|allocation| AllocationConfig { kept: store.allocation(), ..allocation }),
+        allocation: config
+            .allocation
+            .clone()
+            .map(|allocation| AllocationConfig { kept: store.allocation(), ..allocation }),
     }
 }
 
@@ -292,7 +296,9 @@ async fn warn_of_overlaps(config: &Config, host: &dyn Host) {
     let Some(allocation) = &config.allocation else { return };
     let routes = match host.routes().await {
         Ok(routes) => routes,
-        Err(error) => return warn!(%error, "cannot see whether the addresses of the network overlap with those of this host"),
+        Err(error) => {
+            return warn!(%error, "cannot see whether the addresses of the network overlap with those of this host");
+        }
     };
     for range in &allocation.ranges {
         for route in &routes {

@@ -115,7 +115,8 @@ impl Exposition {
 
     fn addresses(&mut self, report: &Report) {
         let given = self.levels("weft_addresses_given", "Addresses that this router gave out, by family");
-        let free = self.levels("weft_addresses_free", "Addresses that this router may still give out by itself, by family");
+        let free =
+            self.levels("weft_addresses_free", "Addresses that this router may still give out by itself, by family");
         let unreachable =
             self.levels("weft_addresses_unreachable_ratio", "Share of a range that peers hold which cannot be reached");
         let nets = || report.ipam.owners.iter().flat_map(|owner| &owner.addresses);
@@ -127,7 +128,11 @@ impl Exposition {
             let own = shares().find(|share| share.peer.name == report.router.name).map_or(0, |share| share.addresses);
             set(&free, labels(), own.saturating_sub(count as u128) as f64);
             // From 0, not from the sum's own nought, which is -0.
-            set(&unreachable, labels(), shares().filter(|share| !share.reachable).fold(0.0, |sum, share| sum + share.share));
+            set(
+                &unreachable,
+                labels(),
+                shares().filter(|share| !share.reachable).fold(0.0, |sum, share| sum + share.share),
+            );
         }
     }
 

@@ -13,6 +13,7 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::SystemTime,
 };
 
@@ -90,7 +91,8 @@ pub enum StoreError {
 /// The open store.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    /// None after it could not be written.
+    database: Mutex<Option<Database>>,
     path: PathBuf,
     identity: Identity,
 }
@@ -120,7 +122,7 @@ impl Store {
 
     /// The targets of the last run; an unreadable list is none, and said.
     pub fn targets(&self) -> Vec<Target> {
-        let read = get(&self.database, TARGETS_KEY).map_err(|error| error.to_string());
+        let read = self.with(|database| get(database, TARGETS_KEY)).map_err(|error| error.to_string());
         let parsed = read.and_then(|bytes| match bytes {
             Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
             None => Ok(Vec::new()),
@@ -133,15 +135,15 @@ impl Store {
 
     /// Remembers `targets` instead of all earlier ones. Waits for the disk.
     pub fn keep_targets(&self, targets: &[Target]) -> Result<(), StoreError> {
-        let written = serde_json::to_vec(targets)
-            .map_err(|error| error.to_string())
-            .and_then(|json| put(&self.database, &[(TARGETS_KEY, &json)]).map_err(|error| error.to_string()));
+        let written = serde_json::to_vec(targets).map_err(|error| error.to_string()).and_then(|json| {
+            self.with(|database| put(database, &[(TARGETS_KEY, &json)])).map_err(|error| error.to_string())
+        });
         written.map_err(|reason| StoreError::Write { path: self.path.clone(), reason })
     }
 
     /// The allocator's state as it was kept last; one that cannot be read is none, and said.
     pub fn allocation(&self) -> Option<Vec<u8>> {
-        match get(&self.database, ALLOCATION_KEY) {
+        match self.with(|database| get(database, ALLOCATION_KEY)) {
             Ok(bytes) => bytes.map(|bytes| bytes.to_vec()),
             Err(error) => {
                 warn!(path = %self.path.display(), %error, "the remembered addresses cannot be read");
@@ -152,19 +154,19 @@ impl Store {
 
     /// Remembers the allocator's state instead of the earlier one, and [`Self::note_plugged`] before it. Waits for the disk.
     pub fn keep_allocation(&self, bytes: &[u8]) -> Result<(), StoreError> {
-        put(&self.database, &[(ALLOCATION_KEY, bytes)]).map_err(|error| self.unwritten(&error))
+        self.with(|database| put(database, &[(ALLOCATION_KEY, bytes)])).map_err(|error| self.unwritten(&error))
     }
 
     /// Owners that were noted.
     pub fn plugged(&self) -> BTreeSet<String> {
-        let read = || -> Result<BTreeSet<String>, redb::Error> {
-            let table = match self.database.begin_read()?.open_table(PLUGGED) {
+        let read = |database: &Database| -> Result<BTreeSet<String>, redb::Error> {
+            let table = match database.begin_read()?.open_table(PLUGGED) {
                 Err(redb::TableError::TableDoesNotExist(_)) => return Ok(BTreeSet::new()),
                 opened => opened?,
             };
             table.iter()?.map(|entry| Ok(entry?.0.value().to_owned())).collect()
         };
-        read().unwrap_or_else(|error| {
+        self.with(read).unwrap_or_else(|error| {
             warn!(path = %self.path.display(), %error, "it cannot be read whose addresses were on containers");
             BTreeSet::new()
         })
@@ -184,15 +186,33 @@ impl Store {
         &self,
         change: impl FnOnce(&mut redb::Table<'_, &str, ()>) -> Result<(), StorageError>,
     ) -> Result<(), StoreError> {
-        let write = || -> Result<(), redb::Error> {
-            let mut transaction = self.database.begin_write()?;
+        let write = |database: &Database| -> Result<(), redb::Error> {
+            let mut transaction = database.begin_write()?;
             // Nothing depends on it before the addresses themselves are kept, which makes it durable as well.
             transaction.set_durability(Durability::None)?;
             change(&mut transaction.open_table(PLUGGED)?)?;
             transaction.commit()?;
             Ok(())
         };
-        write().map_err(|error| self.unwritten(&error))
+        self.with(write).map_err(|error| self.unwritten(&error))
+    }
+
+    /// Does something with the database. One that could not be written is opened anew the next time: redb does nothing more
+    /// with it, as it does not know what is on the disk.
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = match &mut *database {
+            Some(open) => open,
+            closed @ None => {
+                let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
+                closed.insert(Builder::new().create_with_backend(FileBackend::new(file)?)?)
+            }
+        };
+        let result = work(open);
+        if let Err(redb::Error::Io(_) | redb::Error::PreviousIo) = &result {
+            *database = None;
+        }
+        result
     }
 
     fn unwritten(&self, error: &redb::Error) -> StoreError {
@@ -209,7 +229,7 @@ impl Store {
             Ok((database, identity))
         }));
         let (database, identity) = opened.unwrap_or_else(|_| unreadable("its structure is damaged"))?;
-        Ok(Self { database, path: path.to_owned(), identity })
+        Ok(Self { database: Mutex::new(Some(database)), path: path.to_owned(), identity })
     }
 }
 
@@ -272,7 +292,8 @@ fn is_about_content(error: &io::Error) -> bool {
 fn read_or_begin(database: &Database, is_new: bool, path: &Path, entropy: &Entropy) -> Result<Identity, Trouble> {
     if is_new {
         let identity = Identity::generate(entropy);
-        reserve(database).map_err(|error| Trouble::Fatal(StoreError::Write { path: path.to_owned(), reason: error.to_string() }))?;
+        reserve(database)
+            .map_err(|error| Trouble::Fatal(StoreError::Write { path: path.to_owned(), reason: error.to_string() }))?;
         put(database, &[(SCHEMA_KEY, SCHEMA), (IDENTITY_KEY, &identity.secret()[..])])
             .map_err(|error| Trouble::Fatal(StoreError::Write { path: path.to_owned(), reason: error.to_string() }))?;
         return Ok(identity);

@@ -133,7 +133,6 @@ pub fn parse_subnet(text: &str) -> Result<IpNet, AddressError> {
     Ok(net)
 }
 
-
 /// Reads an address with its prefix length. Whether a station can have it, the router's host knows.
 pub fn parse(text: &str) -> Result<IpNet, AddressError> {
     let shown = || text.chars().take(SHOWN_MAX).collect::<String>();

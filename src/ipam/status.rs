@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     Ipam,
-    range::{Range, number}, 
+    range::{Range, number},
     subnet::with_prefix,
     world::World,
 };

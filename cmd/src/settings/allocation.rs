@@ -19,7 +19,8 @@ pub(super) fn settled(flags: &RouterFlags, file: &RouterFlags) -> anyhow::Result
     }
     // Subnets of the file are of the range of the file.
     let file_subnets = if flags.ranges.is_some() { None } else { file.default_subnets };
-    let ranges = flags.ranges.or(file.ranges).map_or_else(|| Ok(vec![DEFAULT_RANGE.parse()?]), Ok::<_, anyhow::Error>)?;
+    let ranges =
+        flags.ranges.or(file.ranges).map_or_else(|| Ok(vec![DEFAULT_RANGE.parse()?]), Ok::<_, anyhow::Error>)?;
     let default_subnets = flags.default_subnets.or(file_subnets).unwrap_or_else(|| ranges.clone());
     for (nets, option) in [(&ranges, "--ipalloc-range"), (&default_subnets, "--ipalloc-default-subnet")] {
         for is_v4 in [true, false] {
@@ -50,7 +51,8 @@ struct Said {
 
 impl Said {
     fn of(flags: &RouterFlags) -> Self {
-        let nets = |subnets: &Option<Vec<Subnet>>| subnets.as_ref().map(|all| all.iter().map(|subnet| subnet.0).collect());
+        let nets =
+            |subnets: &Option<Vec<Subnet>>| subnets.as_ref().map(|all| all.iter().map(|subnet| subnet.0).collect());
         Self {
             off: flags.no_ipalloc,
             ranges: nets(&flags.ipalloc_range),

@@ -55,8 +55,7 @@ fn every_key_of_the_file_is_understood() {
         run_dir = '/r'
     ";
     let settings = settle(file, None, &[]).unwrap();
-    let kebab: String =
-        file.lines().map(|line| kebab_key(line) + "\n").collect();
+    let kebab: String = file.lines().map(|line| kebab_key(line) + "\n").collect();
     let again = settle(&kebab, None, &[]).unwrap();
     assert_eq!(format!("{:?}", settings.config()), format!("{:?}", again.config()));
     let config = settings.config();
@@ -136,7 +135,8 @@ fn addresses_are_given_out_as_the_flags_say_or_the_file() {
     let file = "ipalloc-range = ['10.2.0.0/16']\nipalloc_default_subnet = ['10.2.1.0/24']\nipalloc_init = 'observer'";
     let filed = allocation(file, &[]).unwrap();
     assert_eq!((filed.default_subnets, filed.init), (nets(&["10.2.1.0/24"]), Init::Observer));
-    let flagged = allocation(file, &["--ipalloc-range", "10.3.0.0/16,fd03::/64", "--ipalloc-init", "consensus=3"]).unwrap();
+    let flagged =
+        allocation(file, &["--ipalloc-range", "10.3.0.0/16,fd03::/64", "--ipalloc-init", "consensus=3"]).unwrap();
     assert_eq!((&flagged.ranges, flagged.init), (&flagged.default_subnets, Init::Consensus(Some(3))));
     assert_eq!(flagged.ranges, nets(&["10.3.0.0/16", "fd03::/64"]));
     let seeded = allocation("", &["--ipalloc-init", "seed=7e:52:00:aa:bb:01,7e:52:00:aa:bb:02"]).unwrap();

@@ -20,7 +20,7 @@ use weft::{
 use crate::{
     addressing,
     error::HostError,
-    host::{Answer, Bridge, BridgeConfig, EXPOSED, Facts, Host, Port, HostRoute, Underlay},
+    host::{Answer, Bridge, BridgeConfig, EXPOSED, Facts, Host, HostRoute, Port, Underlay},
 };
 
 /// A host that exists only here.

@@ -18,7 +18,7 @@ use weft::api::{AttachRequest, Attachment, ExposeRequest};
 
 use crate::{
     error::HostError,
-    host::{Answer, Bridge, BridgeConfig, Facts, Host, Port, HostRoute, Underlay},
+    host::{Answer, Bridge, BridgeConfig, Facts, Host, HostRoute, Port, Underlay},
     netlink::Netlink,
     underlay,
 };

@@ -110,7 +110,11 @@ pub(crate) fn control(node: Node, recorder: Option<Recorder>) -> (Control<FakeSl
         started,
         events,
     };
-    (control, sources, Ends { asker, punts, fast, writer: Some(writer), mtu, underlay, failure, stop, targets: targets_seen })
+    (
+        control,
+        sources,
+        Ends { asker, punts, fast, writer: Some(writer), mtu, underlay, failure, stop, targets: targets_seen },
+    )
 }
 
 fn node() -> Node {

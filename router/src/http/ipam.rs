@@ -36,10 +36,7 @@ pub(super) async fn claim(
     addresses(&api, AddressRequest::Claim { owner, addresses: wanted }).await
 }
 
-pub(super) async fn free(
-    State(api): State<Api>,
-    Body(request): Body<FreeRequest>,
-) -> Result<Json<Addresses>, Failure> {
+pub(super) async fn free(State(api): State<Api>, Body(request): Body<FreeRequest>) -> Result<Json<Addresses>, Failure> {
     let FreeRequest { owner, addresses: freed, keep_ms } = request;
     addresses(&api, AddressRequest::Free { owner, addresses: freed, keep_ms }).await
 }

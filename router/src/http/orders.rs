@@ -77,8 +77,12 @@ pub(super) async fn stop(State(api): State<Api>) -> StatusCode {
 pub(super) async fn reset(State(api): State<Api>) -> StatusCode {
     match timeout(HAND_OVER_WITHIN, api.control.addresses(AddressRequest::Leave)).await {
         Ok(Ok(Ok(_) | Err(AllocationError::Off)) | Err(_)) => {}
-        Ok(Ok(Err(error))) => warn!(%error, "nobody has taken over this router's part of the addresses: run `weft rmpeer` for it elsewhere"),
-        Err(_) => warn!("nobody has taken over this router's part of the addresses in time: run `weft rmpeer` for it elsewhere"),
+        Ok(Ok(Err(error))) => {
+            warn!(%error, "nobody has taken over this router's part of the addresses: run `weft rmpeer` for it elsewhere")
+        }
+        Err(_) => warn!(
+            "nobody has taken over this router's part of the addresses in time: run `weft rmpeer` for it elsewhere"
+        ),
     }
     end(&api, Exit::Reset)
 }

@@ -103,7 +103,8 @@ async fn serve(
 fn settled(request: &AddressRequest) -> Settled {
     Ok(AddressAnswer::Addresses(match request {
         AddressRequest::Allocate { subnets, .. } => {
-            let chosen = |(n, net): (usize, &IpNet)| IpNet::new(net.hosts().nth(8 + n).unwrap(), net.prefix_len()).unwrap();
+            let chosen =
+                |(n, net): (usize, &IpNet)| IpNet::new(net.hosts().nth(8 + n).unwrap(), net.prefix_len()).unwrap();
             subnets.iter().enumerate().map(chosen).collect()
         }
         AddressRequest::Claim { addresses, .. } => addresses.clone(),
@@ -176,8 +177,13 @@ async fn the_node_learns_of_what_is_plugged_in_and_of_what_vanished() {
 #[tokio::test(start_paused = true)]
 async fn addresses_are_the_owners_before_they_are_used_and_given_back_after() {
     let stage = Stage::set(ranges(), &[], &[]).await;
-    let given = stage.attach("c1", &["net:10.33.0.0/24", "10.32.0.9/16", "172.16.0.1/24", "net:default"]).await.unwrap();
-    assert_eq!(given, nets(&["10.33.0.9/24", "10.32.0.9/16", "172.16.0.1/24", "10.32.0.10/16"]), "in the order asked for");
+    let given =
+        stage.attach("c1", &["net:10.33.0.0/24", "10.32.0.9/16", "172.16.0.1/24", "net:default"]).await.unwrap();
+    assert_eq!(
+        given,
+        nets(&["10.33.0.9/24", "10.32.0.9/16", "172.16.0.1/24", "10.32.0.10/16"]),
+        "in the order asked for"
+    );
     let expected = ["claim c1 [10.32.0.9/16]", "allocate c1 [10.33.0.0/24, 10.32.0.0/16]"];
     assert_eq!(stage.asked(), expected, "what is given comes first; foreign addresses are nobody's business");
 

@@ -3,15 +3,10 @@
 //! An address is the owner's before it is on a device, and off the device before it is given back: whatever ends in between,
 //! nobody else gets an address that is in use. What such an end leaves is found at the next start ([`Worker::reconcile`]).
 
-use std::{
-    collections::BTreeSet,
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
-use tokio::{sync::oneshot, time::sleep};
+use tokio::{sync::oneshot, task::spawn_blocking, time::sleep};
 use tracing::{info, warn};
 use weft::api::{
     AttachRequest, Attachment, ExposeRequest,
@@ -23,7 +18,7 @@ use weft_host::{Host, HostError};
 use super::{Operation, OperationError, Operator, Outcome, Ranges, turns::Turns};
 use crate::{
     control::{Asker, Settled},
-    store::Store,
+    store::{Store, StoreError},
 };
 
 /// How long the addresses of a container that is gone are kept for it: it may be about to start again.
@@ -143,10 +138,9 @@ impl Worker {
         let known = self.control.snapshot().await.map(|snapshot| snapshot.report.ipam.owners).unwrap_or_default();
         let owners: BTreeSet<&str> = known.iter().map(|allotment| allotment.owner.as_str()).collect();
         let noted = self.store.plugged();
-        let stale = noted.iter().map(String::as_str).filter(|owner| !owners.contains(owner));
-        if let Err(error) = self.store.forget_plugged(stale) {
-            warn!(%error, "cannot note whose addresses are on containers");
-        }
+        let is_stale = |owner: &&String| !owners.contains(owner.as_str()) && !found.contains(owner.as_str());
+        let stale: Vec<String> = noted.iter().filter(is_stale).cloned().collect();
+        self.store(move |store| store.forget_plugged(stale.iter().map(String::as_str))).await;
         let gone = noted.into_iter().filter(|owner| !found.contains(owner)).collect();
         self.release(gone).await;
     }
@@ -158,7 +152,7 @@ impl Worker {
         if addresses.is_empty() {
             return None;
         }
-        self.note(&owner);
+        self.note(&owner).await;
         let request = AddressRequest::Claim { owner: owner.clone(), addresses: addresses.clone() };
         let settled = self.control.begin_addresses(request).await.ok()?;
         Some(Claim { owner, addresses, settled })
@@ -215,7 +209,7 @@ impl Worker {
         let had: BTreeSet<IpAddr> = if given.is_empty() && subnets.is_empty() {
             BTreeSet::new()
         } else {
-            self.note(owner);
+            self.note(owner).await;
             self.ask(AddressRequest::Lookup { owner: owner.to_owned() }).await?.iter().map(IpNet::addr).collect()
         };
         let mut settlement = Settlement { all: Vec::new(), fresh: Vec::new() };
@@ -282,10 +276,9 @@ impl Worker {
     /// Gives back what was taken from an owner; all if nothing is named.
     async fn give_back(&self, owner: &str, addresses: &[IpNet]) {
         self.free(owner, addresses.iter().map(IpNet::addr).collect(), Duration::ZERO).await;
-        if addresses.is_empty()
-            && let Err(error) = self.store.forget_plugged([owner])
-        {
-            warn!(container = owner, %error, "cannot note whose addresses are on containers");
+        if addresses.is_empty() {
+            let owner = owner.to_owned();
+            self.store(move |store| store.forget_plugged([owner.as_str()])).await;
         }
     }
 
@@ -317,9 +310,18 @@ impl Worker {
     }
 
     /// Notes that an owner's addresses are for something plugged in, so that they are not lost with it.
-    fn note(&self, owner: &str) {
-        if let Err(error) = self.store.note_plugged(owner) {
-            warn!(container = owner, %error, "cannot note whose addresses are on containers");
+    async fn note(&self, owner: &str) {
+        let owner = owner.to_owned();
+        self.store(move |store| store.note_plugged(&owner)).await;
+    }
+
+    /// Writes down whose addresses are on containers. What waits for the disk gets a thread that may.
+    async fn store(&self, work: impl FnOnce(&Store) -> Result<(), StoreError> + Send + 'static) {
+        let store = self.store.clone();
+        match spawn_blocking(move || work(&store)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "it cannot be noted whose addresses are on containers"),
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }
 
