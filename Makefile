@@ -15,7 +15,7 @@ UML_TOOLS := linux.uml:user-mode-linux modprobe:kmod iptables-legacy:iptables ov
 CNI_TOOLS := podman:podman ctr:containerd runc:runc busybox:busybox-static /usr/lib/cni/host-local:containernetworking-plugins
 
 .PHONY: help deps uml-deps cni-deps root build release demo lab lab-down test bench bench-uml bench-switching bench-names \
-        bench-cni fuzz lint
+        bench-cni bench-allocation fuzz lint
 
 help: ## Show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -108,8 +108,12 @@ bench-switching: root release ## Measure how long nothing is heard when the kern
 bench-names: root release ## Measure queries for names beside dnsmasq (BENCH_SECONDS, BENCH_ROUNDS)
 	@command -v dnsmasq >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends dnsmasq-base >/dev/null
 	cargo bench -p weft-integration --bench names
+
 bench-cni: root cni-deps release ## Measure CNI's ADD and DEL beside the reference plugins, with hundreds of containers (BENCH_PODS, BENCH_OUT)
 	cargo bench -p weft-integration --bench cni
+
+bench-allocation: root release ## Measure how long it takes to be given an address (BENCH_TRIALS)
+	cargo bench -p weft-integration --bench allocation
 
 fuzz: deps ## Run each fuzz target of the parsers for FUZZ_SECONDS (10)
 	BOLERO_RANDOM_TEST_TIME_MS=$$(( $${FUZZ_SECONDS:-10} * 1000 )) BOLERO_RANDOM_ITERATIONS=4294967295 \

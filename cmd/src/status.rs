@@ -9,7 +9,7 @@ use weft::api::{
 };
 use weft_plugin::client::Client;
 
-use crate::{cli::What, output};
+use crate::{addresses, cli::What, output};
 
 /// Prints the summary or a table, for people or as JSON.
 pub(crate) fn status(client: &Client, what: What, json: bool) -> anyhow::Result<()> {
@@ -21,6 +21,7 @@ pub(crate) fn status(client: &Client, what: What, json: bool) -> anyhow::Result<
         What::Targets => show::<TargetStatus>(client, "targets", json, text::targets),
         What::Endpoints => show::<Endpoint>(client, "endpoints", json, text::endpoints),
         What::Dns => show::<NameLine>(client, "dns", json, text::names),
+        What::Ipam => addresses::status(client, json),
         What::Paths => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             show::<Path>(client, "paths", json, |paths| text::paths(paths, now))

@@ -35,6 +35,7 @@ use weft::{
     entropy::Entropy,
     fastdp::vni,
     id::Uid,
+    ipam::AllocationConfig,
     node::{Node, NodeConfig, input::Target},
 };
 use weft_host::{
@@ -47,16 +48,17 @@ use weft_host::{
 use self::{notify::notify, pid_file::PidFile, services::Services};
 use crate::{
     config::Config,
-    control::{self, Control, ControlError, NamesOut, Sources},
+    control::{self, Askers, Control, ControlError, NamesOut, Sources},
     dataplane::{self, DataPlane, DataPlaneConfig, StartError},
     dns::{Dns, Zone},
     events::EventCounts,
     fastdp::{FastPath, Setup},
     http::{self, Api, BindError},
+    keep,
     mtu::{self, Mtu},
     record::{RecordError, Recorder},
     shutdown::Shutdown,
-    stations::Stations,
+    stations::{Ranges, Stations},
     store::{Store, StoreError},
     transport::{ListenError, Transport, tcp},
 };
@@ -179,6 +181,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
     let (node, recorder) = node(node_config, &config)?;
 
     let spool = Spool::of(&config.data_dir);
+    warn_of_overlaps(&config, &*host).await;
     let (taps, mtu) = plug_in(&config, &*host, &store, workers).await?;
     let fast = FastPath::start(setup(&config, &store), mtu.into());
     let (mtu_now, mtu) = watch::channel(mtu);
@@ -188,11 +191,14 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
     let shutdown = Shutdown::default();
     let (asker, asks) = control::channel();
     let (own_names, own_names_seen) = watch::channel(store.names());
-    let (stations, operator) = Stations::new(host.clone(), asker.clone(), own_names_seen.clone());
+    let ranges = ranges(&config);
+    let (stations, operator) =
+        Stations::new(host.clone(), asker.clone(), store.clone(), ranges, own_names_seen.clone());
     let table = Arc::new(ArcSwap::default());
     let zone = Zone::new(config.dns.domain.clone(), config.dns.ttl, table.clone());
     let dns = Arc::new(Dns::new(config.dns.clone(), zone));
     let names = NamesOut { kept: store.names(), table, own: own_names, answer: None };
+    let (held, writer, stored) = keep::channel();
     let (is_ready, ready) = watch::channel(false);
     let (targets, targets_seen) = watch::channel(targets);
     let meter = sleeve.meter();
@@ -213,6 +219,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
         punts: punted,
         arrivals,
         fast: fast.inputs,
+        stored,
         mtu,
         underlay: host.underlay(),
         failure: sleeve.failure(),
@@ -225,6 +232,8 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
         fast: fast.path,
         ability: fast.ability,
         recorder,
+        held,
+        askers: Askers::default(),
         targets,
         names,
         started: Instant::now(),
@@ -243,6 +252,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
         store,
         targets: targets_seen,
         names: own_names_seen,
+        writer,
         shutdown: shutdown.clone(),
     };
     let services = services.start().map_err(RunError::Threads)?;
@@ -293,9 +303,40 @@ fn node_config(config: &Config, store: &Store, host: &dyn Host, targets: Vec<Tar
         trusted_subnets: config.trusted_subnets.clone(),
         rekey_after: config.rekey_after,
         targets,
-        allocation: None,
         cipher: if host.facts().aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 },
         started,
+        allocation: config
+            .allocation
+            .clone()
+            .map(|allocation| AllocationConfig { kept: store.allocation(), ..allocation }),
+    }
+}
+
+fn ranges(config: &Config) -> Ranges {
+    let of = |allocation: &AllocationConfig| Ranges {
+        all: allocation.ranges.clone(),
+        default_subnets: allocation.default_subnets.clone(),
+    };
+    config.allocation.as_ref().map(of).unwrap_or_default()
+}
+
+/// Says aloud where the network's addresses may be those of something else.
+async fn warn_of_overlaps(config: &Config, host: &dyn Host) {
+    let Some(allocation) = &config.allocation else { return };
+    let routes = match host.routes().await {
+        Ok(routes) => routes,
+        Err(error) => {
+            return warn!(%error, "cannot see whether the addresses of the network overlap with those of this host");
+        }
+    };
+    for range in &allocation.ranges {
+        for route in &routes {
+            if range.contains(&route.to) || route.to.contains(range) {
+                warn!(%range, route = %route.to, device = route.device, "the range of the network overlaps with a route of this host: \
+                     containers may not reach what is there, or this host not them; launch all routers with another \
+                     --ipalloc-range, or keep to subnets of it beside the route with --ipalloc-default-subnet");
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! weft.sock (0600) ── whole() ───┬── status, report, dns, metrics, health, ready ──▶ control task (a question, an answer)
 //! 127.0.0.1:6784 ─── reading() ──┘
-//! weft.sock ──────── whole() ─────── connect, forget, attach, detach, expose, hide, ps, dns/add, dns/remove, stop, reset
+//! weft.sock ──────── whole() ─────── connect, forget, attach, detach, expose, hide, ps, dns/add, dns/remove, ipam/…, stop, reset
 //! ```
 //! Runs on a runtime and thread of its own, so that a scrape never delays the control task. Every call has a deadline.
 //! Answers are built from what the control task says and from counters that the data plane puts up anyway: no call
@@ -11,6 +11,7 @@
 
 mod answer;
 mod guard;
+mod ipam;
 mod names;
 mod orders;
 mod server;
@@ -35,6 +36,8 @@ use crate::{control::Asker, dns::Dns, fastdp::FastCounts, shutdown::Shutdown, st
 const BODY_MAX: usize = 64 << 10;
 /// How long a call that reads or tells the node something may take.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a call about addresses may take; the node gives itself 10 s, the control task 12 s.
+const ADDRESSES_DEADLINE: Duration = Duration::from_secs(15);
 /// How long a call that changes the host may take; less than the 30 s after which `weft` gives up.
 const HOST_DEADLINE: Duration = Duration::from_secs(25);
 
@@ -69,16 +72,24 @@ pub(crate) fn whole(api: Api) -> Router {
         .route("/dns/add", post(names::add))
         .route("/dns/remove", post(names::remove))
         .route("/stop", post(orders::stop))
-        .route("/reset", post(orders::reset))
         .layer(middleware::from_fn_with_state(READ_DEADLINE, guard::deadline));
+    let addresses = Router::new()
+        .route("/ipam/allocate", post(ipam::allocate))
+        .route("/ipam/claim", post(ipam::claim))
+        .route("/ipam/free", post(ipam::free))
+        .route("/ipam/owners/{*owner}", get(ipam::owner))
+        .route("/ipam/remove-peers", post(ipam::remove_peers))
+        .route("/ipam/prime", post(ipam::prime))
+        .layer(middleware::from_fn_with_state(ADDRESSES_DEADLINE, guard::deadline));
     let host = Router::new()
         .route("/attach", post(orders::attach))
         .route("/detach", post(orders::detach))
         .route("/expose", post(orders::expose))
         .route("/hide", post(orders::hide))
         .route("/ps", get(orders::ps))
+        .route("/reset", post(orders::reset))
         .layer(middleware::from_fn_with_state(HOST_DEADLINE, guard::deadline));
-    finished(questions().merge(orders).merge(host), api)
+    finished(questions().merge(orders).merge(addresses).merge(host), api)
 }
 
 /// The routes that change nothing: for TCP. With `only_local`, calls that name another host are refused.
@@ -98,6 +109,8 @@ fn questions() -> Router<Api> {
         .route("/status/dns", get(names::status))
         .route("/dns", get(names::server))
         .route("/dns/lookup/{name}", get(names::lookup))
+        .route("/status/ipam", get(status::ipam))
+        .route("/explain/ip/{address}", get(ipam::explain))
         .route("/report", get(status::report))
         .route("/metrics", get(status::metrics))
         .route("/health", get(status::health))

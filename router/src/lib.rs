@@ -8,6 +8,7 @@ pub mod dns;
 mod events;
 pub mod fastdp;
 mod http;
+mod keep;
 mod metrics;
 mod mtu;
 mod names;

@@ -22,6 +22,7 @@ use weft::{
     crypto::{identity::Identity, session::Cipher},
     entropy::Entropy,
     id::{NetworkName, Nickname, Uid},
+    ipam::AllocationConfig,
     node::{
         Node, NodeConfig,
         input::{Input, Target},
@@ -88,6 +89,7 @@ struct Origin {
     targets: Vec<Target>,
     cipher: Cipher,
     started: u64,
+    allocation: Option<AllocationConfig>,
     entropy: [u8; 32],
 }
 
@@ -167,6 +169,7 @@ impl Origin {
             targets: config.targets.clone(),
             cipher: config.cipher,
             started: config.started,
+            allocation: config.allocation.clone(),
             entropy: *seed,
         }
     }
@@ -185,9 +188,9 @@ impl Origin {
             trusted_subnets: self.trusted_subnets,
             rekey_after: self.rekey_after,
             targets: self.targets,
-            allocation: None,
             cipher: self.cipher,
             started: self.started,
+            allocation: self.allocation,
         };
         Node::new(config, Entropy::seeded(self.entropy))
     }

@@ -1,4 +1,5 @@
-//! What a router remembers between runs: its identity, its own names, and its targets for `--resume`.
+//! What a router remembers between runs: its identity, its own names, its targets for `--resume`, and its part of the network's
+//! addresses.
 //!
 //! One redb file `weft.redb` (0600) in the data directory (0700). A file that cannot be read is moved aside as
 //! `weft.redb.unreadable-<Unix seconds>`, said aloud, and a new one is begun: the router then has a new name, and
@@ -7,15 +8,20 @@
 //! Invariant: whatever [`Store::open`] returns has this version's tables and an identity.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, DirBuilder, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::SystemTime,
 };
 
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition, backends::FileBackend};
+use redb::{
+    Builder, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    backends::FileBackend,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use tracing::warn;
@@ -26,7 +32,7 @@ use crate::config::Config;
 
 /// Version of the tables below. Another one is not ours to read.
 const SCHEMA: &[u8] = b"weft 1";
-/// The only table.
+/// Single things by their names.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const SCHEMA_KEY: &str = "schema";
 const IDENTITY_KEY: &str = "identity";
@@ -34,6 +40,12 @@ const IDENTITY_KEY: &str = "identity";
 const TARGETS_KEY: &str = "targets";
 /// A JSON list of names.
 const NAMES_KEY: &str = "names";
+/// The allocator's state, in its own form.
+const ALLOCATION_KEY: &str = "allocation";
+/// Owners whose addresses were put on something plugged into the bridge: they are given back when that is gone.
+const PLUGGED: TableDefinition<'_, &str, ()> = TableDefinition::new("plugged");
+/// Room that a new store takes at once, in bytes, so that small writes still succeed when the disk is full.
+const RESERVE: usize = 1 << 20;
 
 /// Why there is no store.
 #[derive(Debug, Error)]
@@ -83,7 +95,8 @@ pub enum StoreError {
 /// The open store.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    /// None after it could not be written.
+    database: Mutex<Option<Database>>,
     path: PathBuf,
     identity: Identity,
 }
@@ -132,7 +145,7 @@ impl Store {
     }
 
     fn list<T: DeserializeOwned>(&self, key: &str) -> Vec<T> {
-        let read = get(&self.database, key).map_err(|error| error.to_string());
+        let read = self.with(|database| get(database, key)).map_err(|error| error.to_string());
         let parsed = read.and_then(|bytes| match bytes {
             Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
             None => Ok(Vec::new()),
@@ -143,11 +156,89 @@ impl Store {
         })
     }
 
-    fn keep_list<T: Serialize>(&self, key: &str, list: &[T]) -> Result<(), StoreError> {
+    fn keep_list<A: Serialize>(&self, key: &str, list: &[A]) -> Result<(), StoreError> {
         let written = serde_json::to_vec(list)
             .map_err(|error| error.to_string())
-            .and_then(|json| put(&self.database, &[(key, &json)]).map_err(|error| error.to_string()));
+            .and_then(|json| self.with(|database| put(database, &[(key, &json)])).map_err(|error| error.to_string()));
         written.map_err(|reason| StoreError::Write { path: self.path.clone(), reason })
+    }
+
+    /// The allocator's state as it was kept last; one that cannot be read is none, and said.
+    pub fn allocation(&self) -> Option<Vec<u8>> {
+        match self.with(|database| get(database, ALLOCATION_KEY)) {
+            Ok(bytes) => bytes.map(|bytes| bytes.to_vec()),
+            Err(error) => {
+                warn!(path = %self.path.display(), %error, "the remembered addresses cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Remembers the allocator's state instead of the earlier one, and [`Self::note_plugged`] before it. Waits for the disk.
+    pub fn keep_allocation(&self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.with(|database| put(database, &[(ALLOCATION_KEY, bytes)])).map_err(|error| self.unwritten(&error))
+    }
+
+    /// Owners that were noted.
+    pub fn plugged(&self) -> BTreeSet<String> {
+        let read = |database: &Database| -> Result<BTreeSet<String>, redb::Error> {
+            let table = match database.begin_read()?.open_table(PLUGGED) {
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(BTreeSet::new()),
+                opened => opened?,
+            };
+            table.iter()?.map(|entry| Ok(entry?.0.value().to_owned())).collect()
+        };
+        self.with(read).unwrap_or_else(|error| {
+            warn!(path = %self.path.display(), %error, "it cannot be read whose addresses were on containers");
+            BTreeSet::new()
+        })
+    }
+
+    /// Notes that an owner's addresses are for something plugged in. It is on the disk with the next thing that is kept.
+    pub fn note_plugged(&self, owner: &str) -> Result<(), StoreError> {
+        self.change_plugged(|table| table.insert(owner, ()).map(drop))
+    }
+
+    /// Takes such notes back.
+    pub fn forget_plugged<'o>(&self, owners: impl IntoIterator<Item = &'o str>) -> Result<(), StoreError> {
+        self.change_plugged(|table| owners.into_iter().try_for_each(|owner| table.remove(owner).map(drop)))
+    }
+
+    fn change_plugged(
+        &self,
+        change: impl FnOnce(&mut redb::Table<'_, &str, ()>) -> Result<(), StorageError>,
+    ) -> Result<(), StoreError> {
+        let write = |database: &Database| -> Result<(), redb::Error> {
+            let mut transaction = database.begin_write()?;
+            // Nothing depends on it before the addresses themselves are kept, which makes it durable as well.
+            transaction.set_durability(Durability::None)?;
+            change(&mut transaction.open_table(PLUGGED)?)?;
+            transaction.commit()?;
+            Ok(())
+        };
+        self.with(write).map_err(|error| self.unwritten(&error))
+    }
+
+    /// Does something with the database. One that could not be written is opened anew the next time: redb does nothing more
+    /// with it, as it does not know what is on the disk.
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = match &mut *database {
+            Some(open) => open,
+            closed @ None => {
+                let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
+                closed.insert(Builder::new().create_with_backend(FileBackend::new(file)?)?)
+            }
+        };
+        let result = work(open);
+        if let Err(redb::Error::Io(_) | redb::Error::PreviousIo) = &result {
+            *database = None;
+        }
+        result
+    }
+
+    fn unwritten(&self, error: &redb::Error) -> StoreError {
+        StoreError::Write { path: self.path.clone(), reason: error.to_string() }
     }
 
     fn read(path: &Path, entropy: &Entropy) -> Result<Self, Trouble> {
@@ -160,7 +251,7 @@ impl Store {
             Ok((database, identity))
         }));
         let (database, identity) = opened.unwrap_or_else(|_| unreadable("its structure is damaged"))?;
-        Ok(Self { database, path: path.to_owned(), identity })
+        Ok(Self { database: Mutex::new(Some(database)), path: path.to_owned(), identity })
     }
 }
 
@@ -223,6 +314,8 @@ fn is_about_content(error: &io::Error) -> bool {
 fn read_or_begin(database: &Database, is_new: bool, path: &Path, entropy: &Entropy) -> Result<Identity, Trouble> {
     if is_new {
         let identity = Identity::generate(entropy);
+        reserve(database)
+            .map_err(|error| Trouble::Fatal(StoreError::Write { path: path.to_owned(), reason: error.to_string() }))?;
         put(database, &[(SCHEMA_KEY, SCHEMA), (IDENTITY_KEY, &identity.secret()[..])])
             .map_err(|error| Trouble::Fatal(StoreError::Write { path: path.to_owned(), reason: error.to_string() }))?;
         return Ok(identity);
@@ -236,6 +329,16 @@ fn read_or_begin(database: &Database, is_new: bool, path: &Path, entropy: &Entro
         return unreadable("it holds no identity");
     };
     Ok(Identity::from_secret(Zeroizing::new(secret)))
+}
+
+/// Makes a new store's file as large as it will need to be: redb writes into pages that it has before it asks for more.
+fn reserve(database: &Database) -> Result<(), redb::Error> {
+    const KEY: &str = "reserve";
+    put(database, &[(KEY, &vec![0x55; RESERVE])])?;
+    let transaction = database.begin_write()?;
+    transaction.open_table(META)?.remove(KEY)?;
+    transaction.commit()?;
+    Ok(())
 }
 
 fn get(database: &Database, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, redb::Error> {

@@ -4,7 +4,7 @@ use tracing::{info, warn};
 use weft::api::AttachRequest;
 use weft_host::spool::Spool;
 
-use crate::stations::{Operation, Operator};
+use crate::stations::{Operation, OperationError, Operator};
 
 /// Does what the notes say. One that fails stays for the next start, or for a plugin's next call.
 pub(crate) async fn make_up(spool: &Spool, operator: &Operator) {
@@ -15,13 +15,12 @@ pub(crate) async fn make_up(spool: &Spool, operator: &Operator) {
     for name in names {
         let request = AttachRequest { container: name.clone(), name: Some(name.clone()), ..AttachRequest::default() };
         match operator.ask(|answer| Operation::Detach(request, answer)).await {
-            Ok(Ok(_)) => info!(container = name, "it was unplugged while no router ran"),
-            Ok(Err(error)) => {
+            Ok(_) => info!(container = name, "it was unplugged while no router ran"),
+            Err(OperationError::Gone(_)) => return,
+            Err(error) => {
                 warn!(container = name, %error, "it was unplugged while no router ran, and is still to be cleared away");
                 continue;
             }
-            // The router stops.
-            Err(_) => return,
         }
         if let Err(error) = spool.remove(&name) {
             warn!(container = name, %error, "the note that it was unplugged stays");
@@ -33,13 +32,16 @@ pub(crate) async fn make_up(spool: &Spool, operator: &Operator) {
 mod tests {
     use std::sync::Arc;
 
+    use tokio::sync::watch;
     use tokio_util::sync::CancellationToken;
+    use weft::entropy::Entropy;
     use weft_host::{BridgeConfig, FakeHost, Host, HostError};
 
     use super::*;
     use crate::{
         control::{self, Ask},
-        stations::Stations,
+        stations::{Ranges, Stations},
+        store::Store,
     };
 
     #[tokio::test]
@@ -57,7 +59,9 @@ mod tests {
         };
         host.attach(request).await.unwrap();
         let (asker, mut asks) = control::channel();
-        let (stations, operator) = Stations::new(host.clone(), asker);
+        let store = Arc::new(Store::open(scratch.path(), &Entropy::System).unwrap());
+        let names = watch::channel(Vec::new()).1;
+        let (stations, operator) = Stations::new(host.clone(), asker, store, Ranges::default(), names);
         let stop = CancellationToken::new();
         tokio::spawn(stations.run(stop.clone()));
         tokio::spawn(async move {
@@ -75,7 +79,7 @@ mod tests {
         assert!(spool.list().unwrap().is_empty());
 
         spool.add("weft/0b/eth0").unwrap();
-        operator.ask(Operation::List).await.unwrap().unwrap();
+        operator.ask(Operation::List).await.unwrap();
         host.fail_next(HostError::NftMissing);
         make_up(&spool, &operator).await;
         assert_eq!(spool.list().unwrap(), ["weft/0b/eth0"], "it could not be done");

@@ -37,7 +37,7 @@ impl<'a> Session<'a> {
 
     /// Has a container unplugged by the router.
     pub(super) fn detach(&self, owner: &str) -> Result<(), ClientError> {
-        let request =
+        let request: AttachRequest =
             AttachRequest { container: owner.to_owned(), name: Some(owner.to_owned()), ..AttachRequest::default() };
         self.router.post::<Addresses>("/detach", &request).map(drop)
     }

@@ -12,7 +12,7 @@ use weft::{
 };
 
 use super::*;
-use crate::{record, transport::tcp};
+use crate::{keep, record, transport::tcp};
 
 /// A data plane that notes what it is asked.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +43,7 @@ pub(crate) struct Ends {
     pub(crate) asker: Asker,
     pub(crate) punts: mpsc::Sender<Input>,
     pub(crate) fast: mpsc::Sender<Input>,
+    pub(crate) writer: Option<keep::Writer>,
     pub(crate) mtu: watch::Sender<u16>,
     pub(crate) underlay: watch::Sender<Underlay>,
     pub(crate) failure: watch::Sender<Option<String>>,
@@ -66,9 +67,9 @@ pub(crate) fn node_config() -> NodeConfig {
         trusted_subnets: Vec::new(),
         rekey_after: weft::link::keys::REKEY_AFTER,
         targets: Vec::new(),
-        allocation: None,
         cipher: Cipher::Aes256Gcm,
         started: 1_700_000_000,
+        allocation: None,
     }
 }
 
@@ -79,6 +80,7 @@ pub(crate) fn control(node: Node, recorder: Option<Recorder>) -> (Control<FakeSl
     let (asker, asks) = channel();
     let (punts, punted) = mpsc::channel(4);
     let (fast, fast_inputs) = mpsc::channel(4);
+    let (held, writer, stored) = keep::channel();
     let (mtu, mtu_seen) = watch::channel(1340);
     let (underlay, underlay_seen) = watch::channel(Underlay::default());
     let (failure, failure_seen) = watch::channel(None);
@@ -89,6 +91,7 @@ pub(crate) fn control(node: Node, recorder: Option<Recorder>) -> (Control<FakeSl
         punts: punted,
         arrivals,
         fast: fast_inputs,
+        stored,
         mtu: mtu_seen,
         underlay: underlay_seen,
         failure: failure_seen,
@@ -100,9 +103,24 @@ pub(crate) fn control(node: Node, recorder: Option<Recorder>) -> (Control<FakeSl
     let (own, own_names) = watch::channel(Vec::new());
     let table = Arc::new(ArcSwap::default());
     let names = NamesOut { kept: Vec::new(), table: table.clone(), own, answer: None };
-    let control = Control { node, sleeve, transport, fast: None, ability, recorder, targets, names, started, events };
+    let control = Control {
+        node,
+        sleeve,
+        transport,
+        fast: None,
+        ability,
+        recorder,
+        held,
+        askers: Askers::default(),
+        targets,
+        names,
+        started,
+        events,
+    };
     let targets = targets_seen;
-    (control, sources, Ends { asker, punts, fast, mtu, underlay, failure, stop, targets, own_names, names: table })
+    let writer = Some(writer);
+    let ends = Ends { asker, punts, fast, writer, mtu, underlay, failure, stop, targets, own_names, names: table };
+    (control, sources, ends)
 }
 
 /// A node that nobody has told anything.

@@ -16,6 +16,7 @@ use weft_host::spool::Spool;
 use super::{Exit, RunError, runtime, spawn};
 use crate::{
     http::{Api, Listening},
+    keep::{self, Writer},
     mtu::Mtu,
     shutdown::Shutdown,
     stations::Stations,
@@ -39,6 +40,8 @@ pub(super) struct Services {
     pub(super) targets: watch::Receiver<Vec<Target>>,
     /// The names to remember; ends with the control task.
     pub(super) names: watch::Receiver<Vec<Held>>,
+    /// Brings the states of the addresses; ends with the control task.
+    pub(super) writer: Writer,
     pub(super) shutdown: Shutdown,
 }
 
@@ -55,8 +58,10 @@ impl Services {
     }
 
     async fn run(self) -> Result<(), RunError> {
-        let Self { listening, api, stations, spool, mtu, store, targets, names, shutdown } = self;
+        let Self { listening, api, mut stations, spool, mtu, store, targets, names, writer, shutdown } = self;
         let mut tasks = JoinSet::new();
+        tasks.spawn(keep::keep(store.clone(), writer));
+        stations.begin().await;
         tasks.spawn(stations.run(shutdown.token().clone()));
         let (operator, stop) = (api.operator.clone(), shutdown.token().clone());
         tasks.spawn(async move {
@@ -65,8 +70,8 @@ impl Services {
             listening.serve(api, stop).await;
         });
         tasks.spawn(mtu.run(shutdown.token().clone()));
-        tasks.spawn(keep(store.clone(), targets, "the targets", Store::keep_targets));
-        tasks.spawn(keep(store, names, "the names", Store::keep_names));
+        tasks.spawn(keep_list(store.clone(), targets, "the targets", Store::keep_targets));
+        tasks.spawn(keep_list(store, names, "the names", Store::keep_names));
         tasks.spawn(heed_signals(shutdown.clone()));
         let mut ended = Ok(());
         let draining = async {
@@ -92,7 +97,7 @@ impl Services {
 
 /// Writes down a list each time that it changes, the last one at the latest when the control task has ended.
 /// What changes while a write is under way is written with the next one.
-async fn keep<T: Clone + Send + Sync + 'static>(
+async fn keep_list<T: Clone + Send + Sync + 'static>(
     store: Arc<Store>,
     mut list: watch::Receiver<Vec<T>>,
     what: &'static str,

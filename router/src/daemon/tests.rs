@@ -87,6 +87,7 @@ fn config(directory: &Path) -> Config {
             listen: None,
             resolv_conf: directory.join("resolv.conf"),
         },
+        allocation: None,
         record: None,
     }
 }

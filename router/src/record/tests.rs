@@ -16,9 +16,9 @@ fn config() -> NodeConfig {
         trusted_subnets: vec!["10.0.0.0/8".parse().unwrap()],
         rekey_after: Duration::from_secs(7),
         targets: vec!["host-2:7000".parse().unwrap()],
-        allocation: None,
         cipher: Cipher::ChaCha20Poly1305,
         started: 1_700_000_000,
+        allocation: None,
     }
 }
 

@@ -54,7 +54,15 @@ struct Survey {
 }
 
 impl Edge {
-    pub(super) fn attach(&self, request: &AttachRequest) -> Result<Vec<IpNet>, HostError> {
+    pub(super) fn name_of(&self, container: &str) -> Result<String, HostError> {
+        let request = AttachRequest { container: container.to_owned(), ..AttachRequest::default() };
+        match self.meant(&request)?.first().and_then(container_of) {
+            Some(name) => Ok(name),
+            None => Ok(Namespace::find(container)?.name().to_owned()),
+        }
+    }
+
+    pub(super) fn attach(&self, request: &AttachRequest<IpNet>) -> Result<Vec<IpNet>, HostError> {
         let asked = addressing::checked(&request.addresses)?;
         let namespace = Namespace::find(&request.container)?;
         let (bridge, _) = self.our_bridge()?;
@@ -90,7 +98,7 @@ impl Edge {
         given.map(|()| asked)
     }
 
-    pub(super) fn detach(&self, request: &AttachRequest) -> Result<Vec<IpNet>, HostError> {
+    pub(super) fn detach(&self, request: &AttachRequest<IpNet>) -> Result<Vec<IpNet>, HostError> {
         let found = match &request.name {
             Some(name) => self.named(name)?,
             None => self.meant(request)?,
@@ -100,7 +108,7 @@ impl Edge {
     }
 
     /// Takes addresses from a container, and unplugs it with the last.
-    fn take(&self, outside: &Link, request: &AttachRequest) -> Result<Vec<IpNet>, HostError> {
+    fn take(&self, outside: &Link, request: &AttachRequest<IpNet>) -> Result<Vec<IpNet>, HostError> {
         self.forget(outside);
         let Some(plugged) = self.plugged_at(outside)? else {
             // The other side is gone, and this one about to go.
@@ -121,7 +129,7 @@ impl Edge {
 
     /// The host's sides of what a person means: of the device in a namespace; if there is no such any more, of what was attached under
     /// this name.
-    fn meant(&self, request: &AttachRequest) -> Result<Vec<Link>, HostError> {
+    fn meant(&self, request: &AttachRequest<IpNet>) -> Result<Vec<Link>, HostError> {
         let namespace = match Namespace::find(&request.container) {
             Err(HostError::NoNamespace(name)) => {
                 let named = self.named(&name)?;

@@ -52,14 +52,18 @@ pub(super) struct Wanted<'a> {
     pub(super) name: &'a str,
     /// The device in it.
     pub(super) device: &'a str,
-    request: &'a AttachRequest,
+    request: &'a AttachRequest<IpNet>,
     addresses: &'a [IpNet],
     mtu: u32,
 }
 
 impl<'a> Wanted<'a> {
     /// Checks all but the addresses, which are checked already.
-    pub(super) fn of(request: &'a AttachRequest, addresses: &'a [IpNet], bridge: &Link) -> Result<Self, HostError> {
+    pub(super) fn of(
+        request: &'a AttachRequest<IpNet>,
+        addresses: &'a [IpNet],
+        bridge: &Link,
+    ) -> Result<Self, HostError> {
         let name = request.name.as_deref().unwrap_or(&request.container);
         if !is_container_name(name) {
             let shown = name.chars().filter(|c| !c.is_control()).take(CONTAINER_NAME_MAX).collect();
@@ -81,7 +85,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// The device that is asked for.
-    pub(super) fn device(request: &'a AttachRequest) -> Result<&'a str, HostError> {
+    pub(super) fn device(request: &'a AttachRequest<IpNet>) -> Result<&'a str, HostError> {
         let Some(name) = request.device.as_deref() else { return Ok(INSIDE) };
         let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
         if name.is_empty() || name.len() > DEVICE_NAME_MAX || matches!(name, "." | "..") || name.contains(bad) {

@@ -5,7 +5,7 @@ use weft::api::Route;
 use super::*;
 use crate::station;
 
-fn named(container: &Container, name: &str, device: &str, addresses: &[&str]) -> AttachRequest {
+fn named(container: &Container, name: &str, device: &str, addresses: &[&str]) -> AttachRequest<IpNet> {
     let (name, device) = (Some(name.to_owned()), Some(device.to_owned()));
     AttachRequest { name, device, ..to(&container.path, addresses) }
 }
