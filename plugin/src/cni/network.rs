@@ -20,9 +20,12 @@ pub(super) fn add(session: &Session<'_>) -> Result<Outcome, Failure> {
     session.catch_up()?;
     let addresses = ipam::add(session, &attachment, is_new)?;
     let plugged = plug(session, &attachment, addresses).inspect_err(|_| {
-        // The failure that led here is what counts; the runtime calls DEL besides.
-        let _ = session.detach(&attachment.owner(&session.config.network));
-        let _ = ipam::del(session, &attachment);
+        // What was there before this call is not its to undo.
+        if is_new {
+            // The failure that led here is what counts; the runtime calls DEL besides.
+            let _ = session.detach(&attachment.owner(&session.config.network));
+            let _ = ipam::del(session, &attachment);
+        }
     })?;
     Ok(match before {
         Some(before) => plugged.after(before),

@@ -31,7 +31,7 @@ use crate::{
 
 /// How long we rely on what a container's addresses were. Asking costs two questions a container, which hundreds of them would pay at
 /// each attach; what we change ourselves is known at once, and others seldom change addresses of containers.
-const FRESH: Duration = Duration::from_secs(2);
+const FRESH: Duration = Duration::from_secs(10);
 
 /// What is known of containers, by the index of the host's side, and since when.
 pub(super) type Seen = RefCell<BTreeMap<u32, (Instant, Plugged)>>;

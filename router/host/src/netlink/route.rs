@@ -137,9 +137,10 @@ fn default_scope(route: &Route) -> RouteScope {
 
 fn route_through(answer: &RouteNetlinkMessage, device: u32) -> Option<(IpNet, Option<IpAddr>)> {
     let RouteNetlinkMessage::NewRoute(route) = answer else { return None };
-    let any: IpAddr = match route.header.address_family {
-        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
-        _ => Ipv6Addr::UNSPECIFIED.into(),
+    let any: IpAddr = if route.header.address_family == AddressFamily::Inet {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
     };
     let (mut destination, mut gateway, mut through) = (any, None, None);
     for attribute in &route.attributes {

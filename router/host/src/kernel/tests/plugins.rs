@@ -87,7 +87,7 @@ fn what_is_named_is_detached_by_name_whatever_became_of_its_namespace() {
         let part =
             AttachRequest { addresses: nets(&["10.2.0.1/24"]), name: Some("weft/0/eth0".to_owned()), ..gone.clone() };
         assert_eq!(done(kernel.detach(part)), Err(HostError::NoNamespace("/run/netns/gone".to_owned())));
-        let whole = AttachRequest { name: Some("weft/0/eth0".to_owned()), ..gone.clone() };
+        let whole = AttachRequest { name: Some("weft/0/eth0".to_owned()), ..gone };
         assert_eq!(done(kernel.detach(whole.clone())).unwrap().len(), 2);
         assert_eq!(done(kernel.detach(whole)).unwrap(), [], "it is well if it is not there");
         assert_eq!(ps(&kernel), []);
