@@ -5,6 +5,7 @@ mod client;
 mod containers;
 mod flags;
 mod handover;
+mod kubernetes;
 mod launch;
 mod logging;
 mod manual;
@@ -51,6 +52,7 @@ fn run(cli: Cli, matches: &clap::ArgMatches) -> anyhow::Result<()> {
         Verb::Ps { containers, json } => containers::ps(&globals.client()?, &containers, json),
         Verb::Expose(expose) => containers::expose(&globals.client()?, expose),
         Verb::Hide(hide) => containers::hide(&globals.client()?, hide),
+        Verb::Kubernetes(kubernetes) => kubernetes::kubernetes(kubernetes, &globals),
         Verb::Secret => manual::secret(),
         Verb::Version => manual::version(),
         Verb::Completions { shell } => manual::completions(shell),
