@@ -153,10 +153,10 @@ async fn within<T>(call: &'static str, answer: impl Future<Output = kube::Result
 }
 
 fn reason(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
-        error => with_causes(error),
+    if let kube::Error::Api(status) = error {
+        return format!("{} ({})", status.message, status.code);
     }
+    with_causes(error)
 }
 
 /// A watch that broke.

@@ -351,8 +351,8 @@ async fn read_map(State(shared): State<Arc<Shared>>) -> Response {
 
 async fn patch_map(State(shared): State<Arc<Shared>>, Json(patch): Json<Value>) -> Response {
     let mut objects = shared.objects.lock().unwrap();
-    let based_on = &patch["metadata"]["resourceVersion"];
-    if !based_on.is_null() && *based_on != objects.map_version.to_string() {
+    let based_on = patch["metadata"]["resourceVersion"].as_str();
+    if based_on.is_some_and(|version| version != objects.map_version.to_string()) {
         return refused(StatusCode::CONFLICT, "Conflict");
     }
     for (key, value) in patch["data"].as_object().unwrap() {
