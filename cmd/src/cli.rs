@@ -11,7 +11,10 @@ use weft_router::{
     config::{DEFAULT_DATA_DIR, DEFAULT_RUN_DIR},
 };
 
-use crate::{flags::RouterFlags, settings};
+use crate::{
+    flags::{LogFormat, LogLevel, RouterFlags},
+    settings,
+};
 
 /// One encrypted Ethernet over any set of hosts.
 ///
@@ -178,6 +181,8 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "DIR", default_value = setup::CONF_DIR)]
         conf_dir: PathBuf,
     },
+    /// Run beside the router of a Kubernetes node: tells it of the other nodes, and the cluster of it
+    Kubernetes(Kubernetes),
     /// Print a new network secret, for `--password-file`
     Secret,
     /// Print the version
@@ -325,6 +330,27 @@ pub(crate) struct Hide {
     /// Addresses to take, with prefix length, or net:SUBNET for those of it [default: all]
     #[arg(value_name = "ADDRESS")]
     pub(crate) addresses: Vec<String>,
+}
+
+/// `weft kubernetes`.
+#[derive(Args)]
+pub(crate) struct Kubernetes {
+    /// Name of this node's Node object
+    #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+    pub(crate) node: String,
+    /// Where the other nodes' addresses are kept, for the router's --config [default: kubernetes/peers.toml in the data
+    /// directory]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) peers_file: Option<PathBuf>,
+    /// Only write that file, and end: to be done before the router starts
+    #[arg(long)]
+    pub(crate) first_peers: bool,
+    /// What to log: this and what is worse
+    #[arg(long, value_name = "LEVEL", value_enum, default_value = "info")]
+    pub(crate) log_level: LogLevel,
+    /// How to log, to standard error
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
+    pub(crate) log_format: LogFormat,
 }
 
 #[cfg(test)]

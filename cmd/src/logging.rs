@@ -1,4 +1,4 @@
-//! Logs of `weft router`, to standard error.
+//! Logs of what runs long, to standard error.
 
 use std::io::{self, IsTerminal};
 
@@ -15,7 +15,8 @@ pub(crate) fn start(level: LogLevel, format: LogFormat) {
         LogLevel::Warning => ("warn", "warn"),
         LogLevel::Error => ("error", "error"),
     };
-    let filter = EnvFilter::new(format!("{theirs},weft={ours},weft_router={ours},weft_host={ours}"));
+    let crates = ["weft", "weft_router", "weft_host", "weft_plugin"].map(|name| format!("{name}={ours}")).join(",");
+    let filter = EnvFilter::new(format!("{theirs},{crates}"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Text => {

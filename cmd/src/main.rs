@@ -7,6 +7,7 @@ mod cni;
 mod containers;
 mod flags;
 mod handover;
+mod kubernetes;
 mod launch;
 mod logging;
 mod manual;
@@ -67,6 +68,7 @@ fn run(cli: Cli, matches: &clap::ArgMatches) -> anyhow::Result<()> {
         Verb::DnsLookup { name, json } => names::lookup(&globals.client()?, &name, json),
         Verb::DnsArgs => names::args(&globals.client()?),
         Verb::SetupCni { bin_dir, conf_dir } => cni::setup(&bin_dir, &conf_dir),
+        Verb::Kubernetes(kubernetes) => kubernetes::kubernetes(kubernetes, &globals),
         Verb::Secret => manual::secret(),
         Verb::Version => manual::version(),
         Verb::Completions { shell } => manual::completions(shell),

@@ -73,6 +73,8 @@ pub enum ClientError {
     Refused {
         /// The status: 400 and above.
         status: u16,
+        /// Which error, for programs, where the router says.
+        code: Option<String>,
         /// In the router's words.
         message: String,
     },
@@ -271,11 +273,17 @@ fn read<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, ClientError> 
 }
 
 fn refused(status: u16, body: &[u8]) -> ClientError {
-    let message = serde_json::from_slice::<ApiError>(body).map_or_else(
-        |_| format!("the router answered {status}: {}", String::from_utf8_lossy(body).trim()),
-        |answer| answer.error,
-    );
-    ClientError::Refused { status, message }
+    #[derive(Deserialize)]
+    struct Answer {
+        error: String,
+        code: Option<String>,
+    }
+    let other = |_| Answer {
+        error: format!("the router answered {status}: {}", String::from_utf8_lossy(body).trim()),
+        code: None,
+    };
+    let Answer { error, code } = serde_json::from_slice(body).unwrap_or_else(other);
+    ClientError::Refused { status, code, message: error }
 }
 
 #[cfg(test)]
