@@ -25,7 +25,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// Where the name leads, each address once; at most [`ANSWERS_MAX`] of them. None if nobody has the name.
+    /// Where the name leads, each address once; at most `ANSWERS_MAX` of them. None if nobody has the name.
     pub fn addresses(&self, name: &DnsName) -> Option<Vec<IpAddr>> {
         let mut addresses: Vec<IpAddr> = self.names.get(name)?.values().flatten().copied().collect();
         addresses.sort_unstable();
@@ -34,7 +34,7 @@ impl Table {
         Some(addresses)
     }
 
-    /// The names that lead to an address, in their order; at most [`ANSWERS_MAX`].
+    /// The names that lead to an address, in their order; at most `ANSWERS_MAX`.
     pub fn names(&self, address: IpAddr) -> impl Iterator<Item = &DnsName> {
         self.reverse.get(&address).into_iter().flat_map(|names| names.keys()).take(ANSWERS_MAX)
     }

@@ -17,7 +17,7 @@ use crate::{
     time::Time,
 };
 
-/// A changing table is not published more often than this, whatever a peer floods; after a quiet time, at once.
+/// What others change is not published more often than this, whatever a peer floods; after a quiet time, at once.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The names that are known, and what of them is not published yet.
@@ -47,7 +47,11 @@ impl Names {
                 remove(own, exchange, owner.as_ref(), name.as_ref(), &addresses)
             }
         };
-        self.own_unpublished |= changed > 0;
+        if changed > 0 {
+            self.own_unpublished = true;
+            // Who asked for it finds it so at once, whatever was published just now.
+            self.published_at = None;
+        }
         Ok(changed)
     }
 

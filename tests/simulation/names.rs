@@ -91,6 +91,16 @@ fn a_name_is_found_everywhere_and_gone_everywhere_once_removed() {
 }
 
 #[test]
+fn who_changes_names_finds_them_so_at_once_however_fast_the_changes_come() {
+    let mut mesh = settled(1);
+    for last in 1..=50 {
+        change(&mut mesh, 0, add("c1", "web", &[ip(last)])).unwrap();
+        assert_eq!(found(&mesh.sim, 0, "web").map(|found| found.len()), Some(last.into()));
+        assert_eq!(mesh.sim.own_names(0)[0].addresses.len(), usize::from(last));
+    }
+}
+
+#[test]
 fn names_that_lead_nowhere_are_refused_and_nothing_changes() {
     let mut mesh = settled(1);
     let many: Vec<IpAddr> = (0..=ADDRESSES_MAX).map(|i| ip(i as u8 + 1)).collect();

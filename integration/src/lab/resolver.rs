@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -25,6 +25,8 @@ use super::{
 
 /// How long an answer may take: more than a server that forwards waits for others.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// How soon a client asks again by UDP.
+const AGAIN_AFTER: Duration = Duration::from_millis(1000);
 /// How often a server looks whether it shall end.
 const POLL: Duration = Duration::from_millis(50);
 const PORT: u16 = 53;
@@ -77,12 +79,21 @@ impl Resolver {
             let any: IpAddr = if server.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
             let socket = UdpSocket::bind((any, 0))?;
             socket.connect(server)?;
-            socket.set_read_timeout(Some(patience(PATIENCE)))?;
-            socket.send(&query)?;
-            let mut bytes = vec![0; 65536];
-            let len = socket.recv(&mut bytes).with_context(|| format!("no answer from {server}"))?;
-            bytes.truncate(len);
-            Ok(bytes)
+            socket.set_read_timeout(Some(AGAIN_AFTER))?;
+            let (began, mut bytes) = (Instant::now(), vec![0; 65536]);
+            loop {
+                // Refused at once where nobody listens; a datagram may be lost.
+                match socket.send(&query).and_then(|_| socket.recv(&mut bytes)) {
+                    Ok(len) => {
+                        bytes.truncate(len);
+                        return Ok(bytes);
+                    }
+                    Err(error) if began.elapsed() > patience(PATIENCE) => {
+                        return Err(error).with_context(|| format!("no answer from {server}"));
+                    }
+                    Err(_) => thread::sleep(POLL),
+                }
+            }
         })?;
         read(&bytes).with_context(|| format!("{name} of {server}"))
     }

@@ -1,6 +1,11 @@
 //! Names: what Weave Net's smoke tests of its DNS ask for, with real routers, containers and resolvers.
 
-use std::{fs, net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use domain::base::Rtype;
@@ -13,7 +18,7 @@ use weft_integration::lab::{
     namespace::Namespace,
     resolver::{Names, Resolver, Upstream, reverse},
     trial::trial,
-    wait::{wait_for, wait_until},
+    wait::{patience, wait_for, wait_until},
 };
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -299,11 +304,11 @@ fn other_names_are_asked_of_the_hosts_resolvers() {
         };
         works("1")?;
         // The one that works comes first from now on.
-        let asked = first.asked();
+        let (asked, began) = (first.asked(), Instant::now());
         for _ in 0..3 {
             resolver.expect("www.example", Rtype::A, &["192.0.2.1"])?;
         }
-        ensure!(first.asked() == asked + 3);
+        ensure!(first.asked() >= asked + 3 && began.elapsed() < patience(PATIENCE), "{:?}", began.elapsed());
         resolver.expect_none("nobody.example", Rtype::A, "NXDOMAIN")?;
         resolver.expect("mail.example", Rtype::MX, &["10 mx.example."])?;
         resolver.expect("8.8.8.8.in-addr.arpa", Rtype::PTR, &["dns.example."])?;
