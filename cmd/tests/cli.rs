@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
     process::{Command, Output, Stdio},
@@ -274,6 +274,41 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 /// Directories of a router that does not run.
+#[test]
+fn outside_a_cluster_there_is_nothing_to_run_beside() {
+    let here = Here::new();
+    let output = here.kubernetes(&["--node", "a"]).output().unwrap();
+    let message = text(&output.stderr);
+    assert!(message.starts_with("error: no access to a Kubernetes API server: neither"), "{message}");
+    assert_eq!(output.status.code(), Some(1));
+    let output = here.kubernetes(&[]).output().unwrap();
+    assert!(text(&output.stderr).contains("--node <NAME>"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn beside_a_router_one_waits_for_the_api_server_until_told_to_stop() {
+    let here = Here::new();
+    let config = here.run().join("kubeconfig");
+    let access = r#"{"apiVersion":"v1","kind":"Config","current-context":"c",
+        "clusters":[{"name":"c","cluster":{"server":"http://127.0.0.1:1"}}],"users":[{"name":"u","user":{}}],
+        "contexts":[{"name":"c","context":{"cluster":"c","user":"u"}}]}"#;
+    fs::write(&config, access).unwrap();
+    for (words, complaint, status) in [
+        (&["--node", "a"][..], "the nodes of the cluster cannot be watched", 0),
+        (&["--node", "a", "--first-peers"][..], "the nodes of the cluster are not known yet", 1),
+    ] {
+        let mut child = here.kubernetes(words).env("KUBECONFIG", &config).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        // It ends with the child, should it never say so.
+        let line = lines.by_ref().map(|line| line.unwrap()).find(|line| line.contains(complaint)).unwrap();
+        assert!(line.contains("refused"), "{line}");
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(status), "{words:?}");
+        assert!(!here.run().join("data/kubernetes/peers.toml").exists());
+    }
+}
+
 struct Here {
     dir: TempDir,
 }
@@ -291,6 +326,16 @@ impl Here {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weft"));
         command.args(words).env("WEFT_RUN_DIR", self.run()).env("WEFT_DATA_DIR", self.run().join("data"));
         for variable in ["WEFT_PASSWORD", "NO_COLOR", "CLICOLOR_FORCE"] {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    /// `weft kubernetes` outside any cluster.
+    fn kubernetes(&self, words: &[&str]) -> Command {
+        let mut command = self.command(&[&["kubernetes"], words].concat());
+        command.env("HOME", self.run());
+        for variable in ["KUBECONFIG", "KUBERNETES_SERVICE_HOST", "NODE_NAME"] {
             command.env_remove(variable);
         }
         command
