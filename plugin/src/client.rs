@@ -273,16 +273,11 @@ fn read<T: DeserializeOwned>(path: &str, body: &[u8]) -> Result<T, ClientError> 
 }
 
 fn refused(status: u16, body: &[u8]) -> ClientError {
-    #[derive(Deserialize)]
-    struct Answer {
-        error: String,
-        code: Option<String>,
-    }
-    let other = |_| Answer {
+    let other = |_| ApiError {
         error: format!("the router answered {status}: {}", String::from_utf8_lossy(body).trim()),
         code: None,
     };
-    let Answer { error, code } = serde_json::from_slice(body).unwrap_or_else(other);
+    let ApiError { error, code } = serde_json::from_slice(body).unwrap_or_else(other);
     ClientError::Refused { status, code, message: error }
 }
 

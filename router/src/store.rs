@@ -44,8 +44,6 @@ const NAMES_KEY: &str = "names";
 const ALLOCATION_KEY: &str = "allocation";
 /// Owners whose addresses were put on something plugged into the bridge: they are given back when that is gone.
 const PLUGGED: TableDefinition<'_, &str, ()> = TableDefinition::new("plugged");
-/// Room that a new store takes at once, in bytes, so that small writes still succeed when the disk is full.
-const RESERVE: usize = 1 << 20;
 
 /// Why there is no store.
 #[derive(Debug, Error)]
@@ -314,8 +312,6 @@ fn is_about_content(error: &io::Error) -> bool {
 fn read_or_begin(database: &Database, is_new: bool, path: &Path, entropy: &Entropy) -> Result<Identity, Trouble> {
     if is_new {
         let identity = Identity::generate(entropy);
-        reserve(database)
-            .map_err(|error| Trouble::Fatal(StoreError::Write { path: path.to_owned(), reason: error.to_string() }))?;
         put(database, &[(SCHEMA_KEY, SCHEMA), (IDENTITY_KEY, &identity.secret()[..])])
             .map_err(|error| Trouble::Fatal(StoreError::Write { path: path.to_owned(), reason: error.to_string() }))?;
         return Ok(identity);
@@ -329,16 +325,6 @@ fn read_or_begin(database: &Database, is_new: bool, path: &Path, entropy: &Entro
         return unreadable("it holds no identity");
     };
     Ok(Identity::from_secret(Zeroizing::new(secret)))
-}
-
-/// Makes a new store's file as large as it will need to be: redb writes into pages that it has before it asks for more.
-fn reserve(database: &Database) -> Result<(), redb::Error> {
-    const KEY: &str = "reserve";
-    put(database, &[(KEY, &vec![0x55; RESERVE])])?;
-    let transaction = database.begin_write()?;
-    transaction.open_table(META)?.remove(KEY)?;
-    transaction.commit()?;
-    Ok(())
 }
 
 fn get(database: &Database, key: &str) -> Result<Option<Zeroizing<Vec<u8>>>, redb::Error> {
