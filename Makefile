@@ -11,7 +11,7 @@ TOOLS := cmake:cmake g++:g++ make:make pkg-config:pkg-config nft:nftables ip:ipr
 # The same for what is tested in a User-Mode-Linux kernel: without them those tests are skipped, and say so.
 UML_TOOLS := linux.uml:user-mode-linux modprobe:kmod iptables-legacy:iptables ovs-dpctl:openvswitch-switch
 
-.PHONY: help deps uml-deps root build release demo lab lab-down test bench bench-switching fuzz lint
+.PHONY: help deps uml-deps root build release demo lab lab-down test bench bench-switching bench-allocation fuzz lint
 
 help: ## Show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -90,6 +90,9 @@ bench: root release ## Measure Weft beside raw veth and kernel VXLAN (BENCH_SECO
 
 bench-switching: root release ## Measure how long nothing is heard when the kernel's path fails (BENCH_TRIALS, BENCH_OUT)
 	cargo bench -p weft-integration --bench switching
+
+bench-allocation: root release ## Measure how long it takes to be given an address (BENCH_TRIALS)
+	cargo bench -p weft-integration --bench allocation
 
 fuzz: deps ## Run each fuzz target of the parsers for FUZZ_SECONDS (10)
 	BOLERO_RANDOM_TEST_TIME_MS=$$(( $${FUZZ_SECONDS:-10} * 1000 )) BOLERO_RANDOM_ITERATIONS=4294967295 \

@@ -6,8 +6,10 @@ pub mod text;
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use self::{address::WantedAddress, allocation::PeerLabel};
 use crate::{
     id::{Mac, NetworkName, Nickname, PeerName},
     node::input::Target,
@@ -57,7 +59,7 @@ pub struct Summary {
     /// Most connections held; 0 for no limit.
     pub conn_limit: usize,
     /// Subnets whose peers are trusted with unsealed frames on the fast datapath.
-    pub trusted_subnets: Vec<ipnet::IpNet>,
+    pub trusted_subnets: Vec<IpNet>,
     /// The fast datapath: `off`, `vxlan` or `ovs`.
     pub fastdp: String,
     /// Why the fast datapath is off or cannot seal, in words; empty when there is nothing to say.
@@ -213,33 +215,113 @@ pub struct ForgetRequest {
     pub targets: Vec<Target>,
 }
 
-/// `POST /attach` and `POST /detach`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AttachRequest {
+/// `POST /attach` and `POST /detach`, with addresses as they are asked for; with settled ones it is what the host is told.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AttachRequest<A = WantedAddress> {
     /// The container: name of a network namespace, path of one, or a process id.
     pub container: String,
-    /// Addresses with prefix lengths; for detach none means all.
-    pub addresses: Vec<ipnet::IpNet>,
+    /// Which addresses; for attach none means one of each default subnet, for detach all.
+    #[serde(default = "Vec::new")]
+    pub addresses: Vec<A>,
     /// Add no route for multicast.
     #[serde(default)]
     pub no_multicast_route: bool,
 }
 
-/// `POST /expose` and `POST /hide`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ExposeRequest {
-    /// Addresses with prefix lengths for the bridge; for hide none means all.
-    pub addresses: Vec<ipnet::IpNet>,
+/// `POST /expose` and `POST /hide`, with addresses as they are asked for; with settled ones it is what the host is told.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExposeRequest<A = WantedAddress> {
+    /// Addresses for the bridge; for expose none means one of each default subnet, for hide all.
+    #[serde(default = "Vec::new")]
+    pub addresses: Vec<A>,
     /// Leave source addresses as they are when traffic leaves the network.
     #[serde(default)]
     pub without_masquerade: bool,
+}
+
+impl<A> AttachRequest<A> {
+    /// The same with other addresses.
+    pub fn with_addresses<B>(self, addresses: Vec<B>) -> AttachRequest<B> {
+        let Self { container, addresses: _, no_multicast_route } = self;
+        AttachRequest { container, addresses, no_multicast_route }
+    }
+}
+
+impl<A> ExposeRequest<A> {
+    /// The same with other addresses.
+    pub fn with_addresses<B>(self, addresses: Vec<B>) -> ExposeRequest<B> {
+        let Self { addresses: _, without_masquerade } = self;
+        ExposeRequest { addresses, without_masquerade }
+    }
+}
+
+/// `POST /ipam/allocate`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AllocateRequest {
+    /// Who for.
+    pub owner: String,
+    /// One address of each of these; without any, of each default subnet.
+    #[serde(default)]
+    pub subnets: Vec<IpNet>,
+}
+
+/// `POST /ipam/claim`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClaimRequest {
+    /// Who for.
+    pub owner: String,
+    /// Exactly these, with the prefix lengths of their subnets.
+    pub addresses: Vec<IpNet>,
+}
+
+/// `POST /ipam/free`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FreeRequest {
+    /// Whose.
+    pub owner: String,
+    /// Which; all if none is named.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+    /// For how long they are kept for the owner.
+    #[serde(default)]
+    pub keep_ms: u64,
+}
+
+/// `POST /ipam/remove-peers`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RemovePeersRequest {
+    /// Names or nicknames.
+    pub peers: Vec<String>,
+}
+
+/// `POST /ipam/prime`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PrimeRequest {
+    /// Without hearing from any other peer.
+    #[serde(default)]
+    pub alone: bool,
+}
+
+/// `weft explain ip`, `GET /explain/ip/{address}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AddressExplanation {
+    /// Which.
+    pub address: IpAddr,
+    /// The range of the network that it is in.
+    pub range: Option<IpNet>,
+    /// The peer that may give it out, as far as known.
+    pub space_of: Option<PeerLabel>,
+    /// Who has it, if this router gave it out.
+    pub owner: Option<String>,
+    /// Stations of the whole network that are known to use it.
+    pub stations: Vec<Endpoint>,
 }
 
 /// The answer to attach, detach, expose and hide: the addresses concerned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Addresses {
     /// With prefix lengths.
-    pub addresses: Vec<ipnet::IpNet>,
+    pub addresses: Vec<IpNet>,
 }
 
 /// One line of `weft ps`.
@@ -250,7 +332,7 @@ pub struct Attachment {
     /// Its Ethernet address on the network.
     pub mac: Mac,
     /// Its addresses.
-    pub addresses: Vec<ipnet::IpNet>,
+    pub addresses: Vec<IpNet>,
 }
 
 /// Any answer with a status of 400 and above.
@@ -258,4 +340,7 @@ pub struct Attachment {
 pub struct ApiError {
     /// What went wrong, and what to do.
     pub error: String,
+    /// For programs, where there are several reasons that they can tell apart; see `docs/http-api.md`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
 }

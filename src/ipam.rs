@@ -47,6 +47,7 @@ use giving::Quest;
 use ipnet::IpNet;
 use range::Range;
 use request::Pending;
+use serde::{Deserialize, Serialize};
 use standing::Question;
 use state::{State, Universe};
 use subnet::{Subnet, universe};
@@ -65,7 +66,7 @@ const KEPT_AFTER_START: Duration = Duration::from_secs(30);
 const ROUNDS_MAX: u32 = 16;
 
 /// How a universe comes to be.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Init {
     /// By an election among those who are there; among so many, or else as the targets say.
     Consensus(Option<u32>),
@@ -89,7 +90,7 @@ impl Init {
 }
 
 /// What an allocator is told at its start.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct AllocationConfig {
     /// What is given out from; at most one range of each family, more are ignored.
     pub ranges: Vec<IpNet>,

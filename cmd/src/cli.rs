@@ -1,6 +1,6 @@
 //! The verbs, as `weft --help`, the man page and the completions show them.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -14,7 +14,7 @@ use crate::{client::Client, flags::RouterFlags, settings};
 
 /// One encrypted Ethernet over any set of hosts.
 ///
-/// On each host: `weft launch [PEER…]`, then `weft attach CIDR… CONTAINER`; the containers of all hosts then see each
+/// On each host: `weft launch [PEER…]`, then `weft attach CONTAINER`; the containers of all hosts then see each
 /// other as if plugged into one switch.
 #[derive(Parser)]
 #[command(name = "weft", version, max_term_width = 120, arg_required_else_help = true)]
@@ -101,6 +101,27 @@ pub(crate) enum Verb {
     },
     /// Print all that the router knows, as JSON
     Report,
+    /// Tell what is known of something
+    Explain {
+        /// Of what
+        #[command(subcommand)]
+        what: Explain,
+    },
+    /// Declare peers dead for good: hosts and containers of theirs are gone, and their addresses are taken over
+    Rmpeer {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// Which, by name or nickname
+        #[arg(value_name = "PEER", required = true)]
+        peers: Vec<String>,
+    },
+    /// Wait until addresses can be given out, at most ten seconds
+    Prime {
+        /// After a restart: go on without hearing from any other peer. Only if nobody declared this one dead meanwhile
+        #[arg(long)]
+        alone: bool,
+    },
     /// Add peers to connect to
     Connect {
         /// Forget all earlier targets
@@ -166,10 +187,26 @@ pub(crate) enum What {
     Endpoints,
     /// How frames get to each peer, and why
     Paths,
+    /// Addresses that the network gives out: state, who may give out how many, who has which here
+    Ipam,
+}
+
+/// What `weft explain` tells of.
+#[derive(Subcommand)]
+pub(crate) enum Explain {
+    /// An address: who may give it out, who has it, who uses it
+    Ip {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// Which
+        address: IpAddr,
+    },
 }
 
 /// `weft attach`.
 #[derive(Args)]
+#[command(allow_missing_positional = true)]
 pub(crate) struct Attach {
     /// Add no route for multicast in the container
     #[arg(long)]
@@ -177,8 +214,9 @@ pub(crate) struct Attach {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// Addresses with prefix length, such as 10.32.1.5/24 or fd00::5/64
-    #[arg(value_name = "CIDR", required = true, num_args = 1..)]
+    /// Addresses with prefix length, such as 10.32.1.5/24 or fd00::5/64, or net:SUBNET for one that is free there
+    /// [default: net:default]
+    #[arg(value_name = "ADDRESS", num_args = 0..)]
     pub(crate) addresses: Vec<String>,
     /// Name of a network namespace, path of one, or a process id
     #[arg(value_name = "CONTAINER", required = true)]
@@ -192,8 +230,8 @@ pub(crate) struct Detach {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// Addresses to take, with prefix length [default: all, and the interface with them]
-    #[arg(value_name = "CIDR", num_args = 0..)]
+    /// Addresses to take, with prefix length, or net:SUBNET for those of it [default: all, and the interface with them]
+    #[arg(value_name = "ADDRESS", num_args = 0..)]
     pub(crate) addresses: Vec<String>,
     /// The container, named as at attach
     #[arg(value_name = "CONTAINER", required = true)]
@@ -209,8 +247,9 @@ pub(crate) struct Expose {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// Addresses with prefix length, such as 10.32.1.1/24 or fd00::1/64
-    #[arg(value_name = "CIDR", required = true)]
+    /// Addresses with prefix length, such as 10.32.1.1/24 or fd00::1/64, or net:SUBNET for one that is free there
+    /// [default: net:default]
+    #[arg(value_name = "ADDRESS")]
     pub(crate) addresses: Vec<String>,
 }
 
@@ -220,8 +259,8 @@ pub(crate) struct Hide {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
-    /// Addresses to take, with prefix length [default: all]
-    #[arg(value_name = "CIDR")]
+    /// Addresses to take, with prefix length, or net:SUBNET for those of it [default: all]
+    #[arg(value_name = "ADDRESS")]
     pub(crate) addresses: Vec<String>,
 }
 
@@ -243,7 +282,9 @@ mod tests {
         };
         assert_eq!(attach.addresses, ["10.0.0.1/24", "fd00::1/64"]);
         assert_eq!(attach.container, "c1");
-        assert!(Cli::try_parse_from(["weft", "attach", "c1"]).is_err());
+        let Verb::Attach(attach) = Cli::parse_from(["weft", "attach", "c1"]).verb else { panic!("not attach") };
+        assert_eq!((attach.addresses.len(), attach.container.as_str()), (0, "c1"));
+        assert!(Cli::try_parse_from(["weft", "attach"]).is_err());
 
         for (args, addresses) in [(vec!["c1"], vec![]), (vec!["10.0.0.1/24", "c1"], vec!["10.0.0.1/24"])] {
             let all = ["weft", "detach"].into_iter().chain(args);

@@ -1,7 +1,6 @@
 //! `weft attach`, `detach`, `ps`, `expose` and `hide`.
 
-use ipnet::IpNet;
-use weft::api::{Addresses, AttachRequest, Attachment, ExposeRequest, address};
+use weft::api::{Addresses, AttachRequest, Attachment, ExposeRequest, address::WantedAddress};
 
 use crate::{
     cli::{Attach, Detach, Expose, Hide},
@@ -48,8 +47,8 @@ pub(crate) fn ps(client: &Client, containers: &[String], json: bool) -> anyhow::
     })
 }
 
-fn parsed(addresses: &[String]) -> anyhow::Result<Vec<IpNet>> {
-    Ok(addresses.iter().map(|text| address::parse(text)).collect::<Result<_, _>>()?)
+fn parsed(addresses: &[String]) -> anyhow::Result<Vec<WantedAddress>> {
+    Ok(addresses.iter().map(|text| text.parse()).collect::<Result<_, _>>()?)
 }
 
 /// Prints addresses as `weave attach` does: without prefix length, a space between them.

@@ -12,7 +12,9 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use serde::{Deserialize, de};
 use weft::{
+    api::address::{self, AddressError},
     id::{NetworkName, Nickname},
+    ipam::Init,
     node::input::Target,
 };
 use weft_router::fastdp::{Mode, ModeError};
@@ -77,6 +79,25 @@ pub(crate) struct RouterFlags {
     #[serde(alias = "esp-lanes")]
     pub(crate) esp_lanes: Option<u8>,
 
+    /// Addresses that the network gives out: a range of IPv4, one of IPv6, or both; the same on all routers [default: 10.32.0.0/12]
+    #[arg(long, value_name = "CIDR,…", value_delimiter = ',', help_heading = "Addresses")]
+    #[serde(alias = "ipalloc-range")]
+    pub(crate) ipalloc_range: Option<Vec<Subnet>>,
+    /// Subnets of the ranges that addresses are given out of when nobody says which [default: the ranges]
+    #[arg(long, value_name = "CIDR,…", value_delimiter = ',', help_heading = "Addresses")]
+    #[serde(alias = "ipalloc-default-subnet")]
+    pub(crate) ipalloc_default_subnet: Option<Vec<Subnet>>,
+    /// Who shares the ranges at first: `consensus`: those who are there, when a majority of the given peers is (of NUMBER by
+    /// `consensus=NUMBER`); `seed=NAME,…`: the peers of these names, without asking; `observer`: others. Whoever comes later is
+    /// given some [default: consensus]
+    #[arg(long, value_name = "HOW", help_heading = "Addresses")]
+    #[serde(alias = "ipalloc-init")]
+    pub(crate) ipalloc_init: Option<IpallocInit>,
+    /// Give out no addresses
+    #[arg(long, conflicts_with_all = ["ipalloc_range", "ipalloc_default_subnet", "ipalloc_init"], help_heading = "Addresses")]
+    #[serde(alias = "no-ipalloc")]
+    pub(crate) no_ipalloc: bool,
+
     /// Where status and metrics are served by HTTP, read-only; `off` for nowhere [default: 127.0.0.1:6784]
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Watching")]
     #[serde(alias = "http-addr")]
@@ -134,6 +155,47 @@ impl FromStr for Mtu {
     }
 }
 
+/// A subnet that addresses are given out of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Subnet(pub(crate) IpNet);
+
+impl FromStr for Subnet {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        address::parse_subnet(text).map(Self)
+    }
+}
+
+/// Who shares the ranges at first.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct IpallocInit(pub(crate) Init);
+
+impl FromStr for IpallocInit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (word, value) = text.split_once('=').map_or((text, None), |(word, value)| (word, Some(value)));
+        match (word, value) {
+            ("consensus", None) => Ok(Self(Init::Consensus(None))),
+            ("consensus", Some(number)) => match number.parse() {
+                Ok(number) if number > 0 => Ok(Self(Init::Consensus(Some(number)))),
+                Ok(_) | Err(_) => Err(format!("`{number}` is no number of peers, such as in consensus=3")),
+            },
+            ("seed", Some(names)) => {
+                let name = |name: &str| {
+                    name.parse().map_err(|_| {
+                        format!("`{name}` is not the name of a peer: `weft status` there tells it, such as 7e:52:00:aa:bb:01")
+                    })
+                };
+                names.split(',').map(name).collect::<Result<_, _>>().map(|names| Self(Init::Seed(names)))
+            }
+            ("observer", None) => Ok(Self(Init::Observer)),
+            _ => Err(format!("`{text}` is not one of consensus, consensus=NUMBER, seed=NAME,… and observer")),
+        }
+    }
+}
+
 /// Where the read-only HTTP API listens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct HttpAddr(pub(crate) Option<SocketAddr>);
@@ -179,6 +241,18 @@ pub(crate) enum LogFormat {
 }
 
 impl<'de> Deserialize<'de> for Fastdp {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Subnet {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for IpallocInit {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         from_text(deserializer)
     }

@@ -1,5 +1,6 @@
 //! The `weft` binary: the command line, and the daemon as `weft router`. `weft --help` lists the verbs.
 
+mod addresses;
 mod cli;
 mod client;
 mod containers;
@@ -21,7 +22,7 @@ mod targets;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches};
-use cli::{Cli, Verb};
+use cli::{Cli, Explain, Verb};
 
 fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
@@ -44,6 +45,9 @@ fn run(cli: Cli, matches: &clap::ArgMatches) -> anyhow::Result<()> {
         Verb::Reset => reset::reset(&globals),
         Verb::Status { what, json } => status::status(&globals.client()?, what, json),
         Verb::Report => status::report(&globals.client()?),
+        Verb::Explain { what: Explain::Ip { json, address } } => addresses::explain(&globals.client()?, address, json),
+        Verb::Rmpeer { json, peers } => addresses::rmpeer(&globals.client()?, peers, json),
+        Verb::Prime { alone } => addresses::prime(&globals.client()?, alone),
         Verb::Connect { replace, peers } => targets::connect(&globals.client()?, peers, replace),
         Verb::Forget { peers } => targets::forget(&globals.client()?, peers),
         Verb::Attach(attach) => containers::attach(&globals.client()?, attach),

@@ -1,5 +1,7 @@
 //! From flags, environment and file to what a router is told: flag before environment before file before default.
 
+mod allocation;
+
 use std::{fs, io, path::Path};
 
 use anyhow::{Context, bail, ensure};
@@ -42,6 +44,7 @@ impl Settings {
         file: RouterFlags,
     ) -> anyhow::Result<Self> {
         let dirs = globals.dirs_with(&file);
+        let allocation = allocation::settled(&flags, &file)?;
         ensure!(
             file.password.is_none() || file.password_file.is_none(),
             "the file of --config has both `password` and `password_file`: keep one"
@@ -81,6 +84,7 @@ impl Settings {
             esp_lanes: flags.esp_lanes.or(file.esp_lanes),
             bridge: DEFAULT_BRIDGE.to_owned(),
             http_addr,
+            allocation,
             record: flags.record.or(file.record),
         };
         Ok(Self {

@@ -8,7 +8,7 @@ use weft::api::{
     text::{self, Table},
 };
 
-use crate::{cli::What, client::Client, output};
+use crate::{addresses, cli::What, client::Client, output};
 
 /// Prints the summary or a table, for people or as JSON.
 pub(crate) fn status(client: &Client, what: What, json: bool) -> anyhow::Result<()> {
@@ -19,6 +19,7 @@ pub(crate) fn status(client: &Client, what: What, json: bool) -> anyhow::Result<
         What::Peers => show::<Peer>(client, "peers", json, text::peers),
         What::Targets => show::<TargetStatus>(client, "targets", json, text::targets),
         What::Endpoints => show::<Endpoint>(client, "endpoints", json, text::endpoints),
+        What::Ipam => addresses::status(client, json),
         What::Paths => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
             show::<Path>(client, "paths", json, |paths| text::paths(paths, now))

@@ -27,6 +27,11 @@ fn without_a_router_each_verb_says_so() {
         &["ps"],
         &["expose", "10.32.1.1/24"],
         &["hide"],
+        &["attach", "c1"],
+        &["status", "ipam"],
+        &["explain", "ip", "10.32.0.1"],
+        &["rmpeer", "host-1"],
+        &["prime", "--alone"],
     ];
     for verb in verbs {
         let socket = here.run().join("weft.sock");
@@ -47,7 +52,15 @@ fn stopping_nothing_is_well() {
 #[test]
 fn usage_errors_end_with_2() {
     let here = Here::new();
-    for words in [&["dance"][..], &["attach", "c1"], &["launch", "--port", "x"], &["status", "weather"], &["forget"]] {
+    for words in [
+        &["dance"][..],
+        &["attach"],
+        &["explain", "ip", "host"],
+        &["rmpeer"],
+        &["launch", "--port", "x"],
+        &["status", "weather"],
+        &["forget"],
+    ] {
         assert_eq!(here.fails(words).0, 2, "{words:?}");
     }
 }
@@ -59,6 +72,8 @@ fn a_bad_address_is_explained() {
         ("10.32.1.5", "`10.32.1.5` lacks its prefix length: write it like 10.32.1.5/24"),
         ("10.32.1.5/33", "`10.32.1.5/33` has a bad prefix length: use 0 to 32"),
         ("10.32.1.500/24", "`10.32.1.500/24` does not begin with an IP address"),
+        ("net:10.32.1.5/24", "`10.32.1.5/24` is an address, not a subnet: its subnet is net:10.32.1.0/24"),
+        ("net:10.32.1.4/31", "`10.32.1.4/31` is too small to give out addresses of"),
     ] {
         for words in [&["attach", cidr, "c1"][..], &["detach", cidr, "c1"], &["expose", cidr], &["hide", cidr]] {
             let (status, error) = here.fails(words);

@@ -10,6 +10,7 @@
 //! and the processes inside those namespaces. So [`sweep::remove`] needs the name alone, and a lab whose process was
 //! killed is removed by the next lab to start. Nothing is ever made in the namespace that the tests run in.
 
+pub mod api;
 pub mod capture;
 pub mod command;
 pub mod container;

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod lab {
+    mod addresses;
     mod attachments;
     mod capture;
     mod crowd;

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use weft::{
     fastdp::vxlan_port,
     id::{NetworkName, Nickname},
+    ipam::AllocationConfig,
     node::input::Target,
     secret::NetworkSecret,
 };
@@ -23,6 +24,8 @@ pub const DEFAULT_RUN_DIR: &str = "/run/weft";
 pub const DEFAULT_HTTP_ADDR: &str = "127.0.0.1:6784";
 /// The bridge that containers are plugged into, unless configured.
 pub const DEFAULT_BRIDGE: &str = "weft";
+/// The range that addresses are given out from, unless configured; Weave Net's.
+pub const DEFAULT_RANGE: &str = "10.32.0.0/12";
 /// Smallest MTU that may be configured: what IPv6 asks of every link (RFC 8200 §5).
 pub const MTU_MIN: u16 = 1280;
 /// Most control connections unless configured.
@@ -68,6 +71,8 @@ pub struct Config {
     pub bridge: String,
     /// Where the read-only HTTP API listens; None for nowhere.
     pub http_addr: Option<SocketAddr>,
+    /// How addresses are given out, but for what is kept from the last run; None for not at all.
+    pub allocation: Option<AllocationConfig>,
     /// Write every input of the node into this file (mode 0600). It discloses keys: see [`crate::record`].
     pub record: Option<PathBuf>,
 }

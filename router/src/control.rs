@@ -8,7 +8,12 @@
 //!
 //! Invariant: the node is quiet (no output waits) whenever the task waits.
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use thiserror::Error;
 use tokio::{
@@ -17,7 +22,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use weft::{
-    api::Report,
+    api::{
+        AddressExplanation, Report,
+        allocation::{AddressAnswer, AddressRequest, AllocationError, Allotment},
+    },
     fastdp::Ability,
     id::PeerName,
     node::{
@@ -35,6 +43,7 @@ use crate::{
     dataplane::DataPlane,
     events::{self, EventCounts},
     fastdp::FastPath,
+    keep::Held,
     record::Recorder,
     transport::{Arrival, Transport},
 };
@@ -45,6 +54,8 @@ const ASKS_MAX: usize = 64;
 const BUDGET: usize = 64;
 /// How long peers are told goodbye.
 const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long an answer about addresses may take: somewhat longer than the node gives itself.
+const ADDRESSES_WITHIN: Duration = Duration::from_secs(12);
 /// When the node wants nothing: later than this never matters, for something else will have happened.
 const NEVER: Duration = Duration::from_secs(3600);
 
@@ -79,7 +90,14 @@ pub(crate) enum Ask {
     Snapshot(oneshot::Sender<Snapshot>),
     /// Hand this to the node, and say when that is done.
     Feed(Input, oneshot::Sender<()>),
+    /// Have something about addresses settled.
+    Addresses(AddressRequest, oneshot::Sender<Settled>),
+    /// Say what is known of an address.
+    Explain(IpAddr, oneshot::Sender<AddressExplanation>),
 }
+
+/// What came of a request about addresses.
+pub(crate) type Settled = Result<AddressAnswer, AllocationError>;
 
 /// How things are at one moment.
 #[derive(Clone, Debug)]
@@ -106,7 +124,7 @@ pub enum ControlError {
 pub(crate) struct Asker(mpsc::Sender<Ask>);
 
 /// The control task is gone: the router is stopping.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the router is stopping")]
 pub(crate) struct Gone;
 
@@ -123,6 +141,34 @@ impl Asker {
         let (done, is_done) = oneshot::channel();
         self.0.send(Ask::Feed(input, done)).await.map_err(|_| Gone)?;
         is_done.await.map_err(|_| Gone)
+    }
+
+    /// Has something about addresses settled; the node is asked in the order of these calls. The answer ends when the control
+    /// task does.
+    pub(crate) async fn begin_addresses(&self, request: AddressRequest) -> Result<oneshot::Receiver<Settled>, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Ask::Addresses(request, answer)).await.map_err(|_| Gone)?;
+        Ok(answered)
+    }
+
+    /// As [`Self::begin_addresses`], with the answer, which comes within [`ADDRESSES_WITHIN`].
+    pub(crate) async fn addresses(&self, request: AddressRequest) -> Result<Settled, Gone> {
+        let asked = async { self.begin_addresses(request).await?.await.map_err(|_| Gone) };
+        let late =
+            || AllocationError::Deadline { waiting: "the router itself, which is busy or cannot store it".to_owned() };
+        timeout(ADDRESSES_WITHIN, asked).await.unwrap_or_else(|_| Ok(Err(late())))
+    }
+
+    /// Returns when the control task has ended.
+    pub(crate) async fn gone(&self) {
+        self.0.closed().await;
+    }
+
+    /// What is known of an address.
+    pub(crate) async fn explain(&self, address: IpAddr) -> Result<AddressExplanation, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Ask::Explain(address, answer)).await.map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)
     }
 }
 
@@ -143,6 +189,8 @@ pub(crate) struct Sources {
     pub(crate) arrivals: mpsc::Receiver<Arrival>,
     /// What came of the fast datapath in the kernel.
     pub(crate) fast: mpsc::Receiver<Input>,
+    /// Numbers of states of the addresses that are on the disk.
+    pub(crate) stored: mpsc::Receiver<u64>,
     /// The containers' MTU.
     pub(crate) mtu: watch::Receiver<u16>,
     /// The host's addresses.
@@ -164,6 +212,10 @@ pub(crate) struct Control<S> {
     /// What the host can do of it.
     pub(crate) ability: Ability,
     pub(crate) recorder: Option<Recorder>,
+    /// What waits until the state of the addresses is stored.
+    pub(crate) held: Held,
+    /// Who waits for an answer about addresses, by its number.
+    pub(crate) askers: Askers,
     /// The targets to remember, for whoever writes them down.
     pub(crate) targets: watch::Sender<Vec<Target>>,
     pub(crate) started: Instant,
@@ -203,6 +255,7 @@ impl<S: Sleeve> Control<S> {
                     drain(&mut sources.arrivals, |arrival| self.arrive(arrival));
                 }
                 Some(input) = sources.fast.recv() => self.feed(input),
+                Some(number) = sources.stored.recv() => self.stored(number),
                 Ok(()) = sources.underlay.changed() => self.underlay_changed(&mut sources.underlay),
                 Ok(()) = sources.mtu.changed() => self.mtu_changed(&mut sources.mtu),
                 Ok(failure) = sources.failure.wait_for(Option::is_some) => {
@@ -242,10 +295,31 @@ impl<S: Sleeve> Control<S> {
                 let report = self.node.report(self.now());
                 let _ = answer.send(Snapshot { report, events: self.events.clone() });
             }
+            Ask::Addresses(request, answer) => {
+                let id = self.askers.add(answer);
+                self.feed(Input::Addresses { id, request });
+            }
+            Ask::Explain(address, answer) => {
+                let _ = answer.send(self.explain(address));
+            }
             Ask::Feed(input, done) => {
                 self.feed(input);
                 let _ = done.send(());
             }
+        }
+    }
+
+    /// What is known of an address: by the allocator, and by the stations of the network.
+    fn explain(&self, address: IpAddr) -> AddressExplanation {
+        let Report { ipam, mut endpoints, .. } = self.node.report(self.now());
+        endpoints.retain(|endpoint| endpoint.addresses.contains(&address));
+        let has = |allotment: &&Allotment| allotment.addresses.iter().any(|net| net.addr() == address);
+        AddressExplanation {
+            address,
+            range: ipam.ranges.iter().find(|range| range.contains(&address)).copied(),
+            space_of: self.node.address_space(address),
+            owner: ipam.owners.iter().find(has).map(|allotment| allotment.owner.clone()),
+            stations: endpoints,
         }
     }
 
@@ -257,7 +331,19 @@ impl<S: Sleeve> Control<S> {
 
     /// Hands the node an input, and does all that it then wants done.
     fn feed(&mut self, input: Input) {
-        let mut inputs = VecDeque::from([input]);
+        self.feed_all(VecDeque::from([input]));
+    }
+
+    /// Does what waited for a state of the addresses to be stored.
+    fn stored(&mut self, number: u64) {
+        let mut inputs = VecDeque::new();
+        for output in self.held.stored(number) {
+            inputs.extend(self.apply(output));
+        }
+        self.feed_all(inputs);
+    }
+
+    fn feed_all(&mut self, mut inputs: VecDeque<Input>) {
         while let Some(input) = inputs.pop_front() {
             let now = self.now();
             if let Some(recorder) = &mut self.recorder {
@@ -265,7 +351,9 @@ impl<S: Sleeve> Control<S> {
             }
             self.node.handle(input, now);
             while let Some(output) = self.node.poll_output() {
-                inputs.extend(self.apply(output));
+                if let Some(output) = self.held.pass(output) {
+                    inputs.extend(self.apply(output));
+                }
             }
         }
     }
@@ -289,8 +377,8 @@ impl<S: Sleeve> Control<S> {
                     fast.send(to, &bytes);
                 }
             }
-            // Without an allocation in its configuration the node says neither.
-            Output::Keep(_) | Output::AddressAnswer { .. } => {}
+            Output::AddressAnswer { id, result } => self.askers.answer(id, result),
+            Output::Keep(bytes) => self.held.keep(bytes),
             Output::Event(event) => self.happened(event),
         }
         None
@@ -311,6 +399,30 @@ impl<S: Sleeve> Control<S> {
     fn wake_time(&self) -> Instant {
         let deadline = self.node.deadline().map(|deadline| self.started + deadline.since(Time::ZERO));
         deadline.unwrap_or_else(|| Instant::now() + NEVER)
+    }
+}
+
+/// Who waits for answers about addresses. Each asker waits for a bounded time, and there are as many as calls under way.
+#[derive(Debug, Default)]
+pub(crate) struct Askers {
+    last: u64,
+    waiting: BTreeMap<u64, oneshot::Sender<Settled>>,
+}
+
+impl Askers {
+    /// One more; the number of its question.
+    fn add(&mut self, asker: oneshot::Sender<Settled>) -> u64 {
+        self.waiting.retain(|_, asker| !asker.is_closed());
+        self.last += 1;
+        self.waiting.insert(self.last, asker);
+        self.last
+    }
+
+    fn answer(&mut self, id: u64, settled: Settled) {
+        if let Some(asker) = self.waiting.remove(&id) {
+            // One that has stopped waiting is no concern of ours.
+            let _ = asker.send(settled);
+        }
     }
 }
 

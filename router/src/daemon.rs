@@ -33,6 +33,7 @@ use weft::{
     entropy::Entropy,
     fastdp::vni,
     id::Uid,
+    ipam::AllocationConfig,
     node::{Node, NodeConfig, input::Target},
 };
 use weft_host::{
@@ -44,15 +45,16 @@ use weft_host::{
 use self::{notify::notify, pid_file::PidFile, services::Services};
 use crate::{
     config::Config,
-    control::{self, Control, ControlError, Sources},
+    control::{self, Askers, Control, ControlError, Sources},
     dataplane::{self, DataPlane, DataPlaneConfig, StartError},
     events::EventCounts,
     fastdp::{FastPath, Setup},
     http::{self, Api, BindError},
+    keep,
     mtu::{self, Mtu},
     record::{RecordError, Recorder},
     shutdown::Shutdown,
-    stations::Stations,
+    stations::{Ranges, Stations},
     store::{Store, StoreError},
     transport::{ListenError, Transport, tcp},
 };
@@ -174,6 +176,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
     let node_config = node_config(&config, &store, &*host, targets.clone(), started);
     let (node, recorder) = node(node_config, &config)?;
 
+    warn_of_overlaps(&config, &*host).await;
     let (taps, mtu) = plug_in(&config, &*host, &store, workers).await?;
     let fast = FastPath::start(setup(&config, &store), mtu.into());
     let (mtu_now, mtu) = watch::channel(mtu);
@@ -182,7 +185,9 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
 
     let shutdown = Shutdown::default();
     let (asker, asks) = control::channel();
-    let (stations, operator) = Stations::new(host.clone(), asker.clone());
+    let ranges = ranges(&config);
+    let (stations, operator) = Stations::new(host.clone(), asker.clone(), store.clone(), ranges);
+    let (held, writer, stored) = keep::channel();
     let (is_ready, ready) = watch::channel(false);
     let (targets, targets_seen) = watch::channel(targets);
     let meter = sleeve.meter();
@@ -202,6 +207,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
         punts: punted,
         arrivals,
         fast: fast.inputs,
+        stored,
         mtu,
         underlay: host.underlay(),
         failure: sleeve.failure(),
@@ -214,13 +220,16 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
         fast: fast.path,
         ability: fast.ability,
         recorder,
+        held,
+        askers: Askers::default(),
         targets,
         started: Instant::now(),
         events: EventCounts::default(),
     };
     let mtu = Mtu { host: host.clone(), fixed: config.mtu, now: mtu_now, peer: store.identity().name() };
 
-    let services = Services { listening, api, stations, mtu, store, targets: targets_seen, shutdown: shutdown.clone() };
+    let services =
+        Services { listening, api, stations, mtu, store, targets: targets_seen, writer, shutdown: shutdown.clone() };
     let services = services.start().map_err(RunError::Threads)?;
     is_ready.send_replace(true);
     notify("READY=1");
@@ -265,9 +274,40 @@ fn node_config(config: &Config, store: &Store, host: &dyn Host, targets: Vec<Tar
         discovery: config.discovery,
         trusted_subnets: config.trusted_subnets.clone(),
         targets,
-        allocation: None,
         cipher: if host.facts().aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 },
         started,
+        allocation: config
+            .allocation
+            .clone()
+            .map(|allocation| AllocationConfig { kept: store.allocation(), ..allocation }),
+    }
+}
+
+fn ranges(config: &Config) -> Ranges {
+    let of = |allocation: &AllocationConfig| Ranges {
+        all: allocation.ranges.clone(),
+        default_subnets: allocation.default_subnets.clone(),
+    };
+    config.allocation.as_ref().map(of).unwrap_or_default()
+}
+
+/// Says aloud where the network's addresses may be those of something else.
+async fn warn_of_overlaps(config: &Config, host: &dyn Host) {
+    let Some(allocation) = &config.allocation else { return };
+    let routes = match host.routes().await {
+        Ok(routes) => routes,
+        Err(error) => {
+            return warn!(%error, "cannot see whether the addresses of the network overlap with those of this host");
+        }
+    };
+    for range in &allocation.ranges {
+        for route in &routes {
+            if range.contains(&route.to) || route.to.contains(range) {
+                warn!(%range, route = %route.to, device = route.device, "the range of the network overlaps with a route of this host: \
+                     containers may not reach what is there, or this host not them; launch all routers with another \
+                     --ipalloc-range, or keep to subnets of it beside the route with --ipalloc-default-subnet");
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tracing::{debug, info, warn};
-use weft::{id::PeerName, node::output::Event, switch::forwarding::Route};
+use weft::{id::PeerName, ipam::AddressEvent, node::output::Event, switch::forwarding::Route};
 
 /// Most peers with counters of their own; a hostile mesh must cost no memory. More: counted by the node only.
 const PEERS_MAX: usize = 4096;
@@ -74,7 +74,15 @@ pub(crate) fn log(event: &Event) {
         Event::PeerGone { peer } => info!(%peer, "peer gone"),
         Event::GossipRefused { peer, channel, reason } => warn!(%peer, channel, reason, "gossip refused"),
         Event::Rekeyed { peer } => debug!(%peer, "new keys"),
-        Event::Addresses(event) => warn!("addresses: {event}"),
+        Event::Addresses(event) => match event {
+            AddressEvent::Founded { .. } | AddressEvent::Removed { .. } | AddressEvent::Reclaimed { .. } => {
+                info!("addresses: {event}");
+            }
+            AddressEvent::Conflict { .. }
+            | AddressEvent::Fenced { .. }
+            | AddressEvent::Unreadable { .. }
+            | AddressEvent::Untold { .. } => warn!("addresses: {event}"),
+        },
         Event::TargetsChanged { targets } => debug!(count = targets.len(), "targets changed"),
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! weft.sock (0600) ── whole() ───┬── status, report, metrics, health, ready ──▶ control task (a question, an answer)
 //! 127.0.0.1:6784 ─── reading() ──┘
-//! weft.sock ──────── whole() ─────── connect, forget, attach, detach, expose, hide, ps, stop, reset
+//! weft.sock ──────── whole() ─────── connect, forget, attach, detach, expose, hide, ps, ipam/…, stop, reset
 //! ```
 //! Runs on a runtime and thread of its own, so that a scrape never delays the control task. Every call has a deadline.
 //! Answers are built from what the control task says and from counters that the data plane puts up anyway: no call
@@ -11,6 +11,7 @@
 
 mod answer;
 mod guard;
+mod ipam;
 mod orders;
 mod server;
 mod status;
@@ -34,6 +35,8 @@ use crate::{control::Asker, fastdp::FastCounts, shutdown::Shutdown, stations::Op
 const BODY_MAX: usize = 64 << 10;
 /// How long a call that reads or tells the node something may take.
 const READ_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a call about addresses may take; the node gives itself 10 s, the control task 12 s.
+const ADDRESSES_DEADLINE: Duration = Duration::from_secs(15);
 /// How long a call that changes the host may take; less than the 30 s after which `weft` gives up.
 const HOST_DEADLINE: Duration = Duration::from_secs(25);
 
@@ -64,16 +67,24 @@ pub(crate) fn whole(api: Api) -> Router {
         .route("/connect", post(orders::connect))
         .route("/forget", post(orders::forget))
         .route("/stop", post(orders::stop))
-        .route("/reset", post(orders::reset))
         .layer(middleware::from_fn_with_state(READ_DEADLINE, guard::deadline));
+    let addresses = Router::new()
+        .route("/ipam/allocate", post(ipam::allocate))
+        .route("/ipam/claim", post(ipam::claim))
+        .route("/ipam/free", post(ipam::free))
+        .route("/ipam/owners/{*owner}", get(ipam::owner))
+        .route("/ipam/remove-peers", post(ipam::remove_peers))
+        .route("/ipam/prime", post(ipam::prime))
+        .layer(middleware::from_fn_with_state(ADDRESSES_DEADLINE, guard::deadline));
     let host = Router::new()
         .route("/attach", post(orders::attach))
         .route("/detach", post(orders::detach))
         .route("/expose", post(orders::expose))
         .route("/hide", post(orders::hide))
         .route("/ps", get(orders::ps))
+        .route("/reset", post(orders::reset))
         .layer(middleware::from_fn_with_state(HOST_DEADLINE, guard::deadline));
-    finished(questions().merge(orders).merge(host), api)
+    finished(questions().merge(orders).merge(addresses).merge(host), api)
 }
 
 /// The routes that change nothing: for TCP. With `only_local`, calls that name another host are refused.
@@ -90,6 +101,8 @@ fn questions() -> Router<Api> {
         .route("/status/targets", get(status::targets))
         .route("/status/endpoints", get(status::endpoints))
         .route("/status/paths", get(status::paths))
+        .route("/status/ipam", get(status::ipam))
+        .route("/explain/ip/{address}", get(ipam::explain))
         .route("/report", get(status::report))
         .route("/metrics", get(status::metrics))
         .route("/health", get(status::health))

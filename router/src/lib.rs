@@ -7,6 +7,7 @@ pub mod dataplane;
 mod events;
 pub mod fastdp;
 mod http;
+mod keep;
 mod metrics;
 mod mtu;
 pub mod record;

@@ -38,6 +38,7 @@ pub(crate) fn render(
     let mut exposition = Exposition { registry: Registry::default(), names: nicknames(&snapshot.report) };
     exposition.router(&snapshot.report, started);
     exposition.paths(&snapshot.report.paths);
+    exposition.addresses(&snapshot.report);
     exposition.traffic(counters);
     exposition.esp(fast);
     exposition.events(&snapshot.events);
@@ -109,6 +110,29 @@ impl Exposition {
             if let Some(bytes) = path.mtu {
                 set(&mtu, labels, f64::from(bytes));
             }
+        }
+    }
+
+    fn addresses(&mut self, report: &Report) {
+        let given = self.levels("weft_addresses_given", "Addresses that this router gave out, by family");
+        let free =
+            self.levels("weft_addresses_free", "Addresses that this router may still give out by itself, by family");
+        let unreachable =
+            self.levels("weft_addresses_unreachable_ratio", "Share of a range that peers hold which cannot be reached");
+        let nets = || report.ipam.owners.iter().flat_map(|owner| &owner.addresses);
+        for range in &report.ipam.ranges {
+            let labels = || vec![("family", if range.addr().is_ipv4() { "ipv4" } else { "ipv6" }.to_owned())];
+            let count = nets().filter(|net| range.contains(&net.addr())).count();
+            set(&given, labels(), count as f64);
+            let shares = || report.ipam.peers.iter().filter(|share| share.range == *range);
+            let own = shares().find(|share| share.peer.name == report.router.name).map_or(0, |share| share.addresses);
+            set(&free, labels(), own.saturating_sub(count as u128) as f64);
+            // From 0, not from the sum's own nought, which is -0.
+            set(
+                &unreachable,
+                labels(),
+                shares().filter(|share| !share.reachable).fold(0.0, |sum, share| sum + share.share),
+            );
         }
     }
 

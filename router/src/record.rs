@@ -22,6 +22,7 @@ use weft::{
     crypto::{identity::Identity, session::Cipher},
     entropy::Entropy,
     id::{NetworkName, Nickname, Uid},
+    ipam::AllocationConfig,
     node::{
         Node, NodeConfig,
         input::{Input, Target},
@@ -87,6 +88,7 @@ struct Origin {
     targets: Vec<Target>,
     cipher: Cipher,
     started: u64,
+    allocation: Option<AllocationConfig>,
     entropy: [u8; 32],
 }
 
@@ -165,6 +167,7 @@ impl Origin {
             targets: config.targets.clone(),
             cipher: config.cipher,
             started: config.started,
+            allocation: config.allocation.clone(),
             entropy: *seed,
         }
     }
@@ -182,9 +185,9 @@ impl Origin {
             discovery: self.discovery,
             trusted_subnets: self.trusted_subnets,
             targets: self.targets,
-            allocation: None,
             cipher: self.cipher,
             started: self.started,
+            allocation: self.allocation,
         };
         Node::new(config, Entropy::seeded(self.entropy))
     }

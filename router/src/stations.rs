@@ -1,34 +1,67 @@
-//! Host operations one after the other, and what is plugged into the bridge as the node knows it.
+//! What is plugged into the bridge: host operations with the addresses that they need, and what the node knows of it.
 //!
+//! ```text
+//! HTTP ──▶ Operation ──▶ a task for each ([`work`]): addresses from the node, then the host, then ──▶ compare ──▶ answer
+//! every few seconds ────────────────────────────────────────────────────────────────────────────────▶ compare
+//! ```
 //! Whoever attaches, detaches, exposes or hides asks this task; after each call, and every few seconds (a container may
 //! end without a word), it compares what the host says is plugged in with what the node was told, and tells the node the
-//! difference. So the node and the kernel agree whatever happened to either.
+//! difference. So the node and the kernel agree whatever happened to either. Addresses of containers that are gone are given
+//! back, after a while in which they may come back; those of containers that are there at the start are claimed.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
+mod turns;
+mod work;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use ipnet::IpNet;
+use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot},
+    task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{error, warn};
 use weft::{
-    api::{AttachRequest, Attachment, ExposeRequest},
+    api::{AttachRequest, Attachment, ExposeRequest, allocation::AllocationError},
     id::Mac,
     node::input::Input,
 };
 use weft_host::{Host, HostError};
 
-use crate::control::{Asker, Gone};
+use self::work::Worker;
+use crate::{
+    control::{Asker, Gone},
+    store::Store,
+};
 
 /// Requests that may wait. Full: the asker waits, within its own deadline.
 const REQUESTS_MAX: usize = 16;
 /// How often the host is asked what is plugged in.
 const RESCAN_EVERY: Duration = Duration::from_secs(5);
 
+/// Why an operation was not done.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum OperationError {
+    /// The host did not do it.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// There is no address for it.
+    #[error(transparent)]
+    Allocation(#[from] AllocationError),
+    /// The router is stopping.
+    #[error(transparent)]
+    Gone(#[from] Gone),
+}
+
 /// What came of a request.
-pub(crate) type Outcome<T> = Result<T, HostError>;
+pub(crate) type Outcome<T> = Result<T, OperationError>;
 
 /// One host operation, with the way to answer.
 #[derive(Debug)]
@@ -41,7 +74,7 @@ pub(crate) enum Operation {
     Expose(ExposeRequest, oneshot::Sender<Outcome<Vec<IpNet>>>),
     /// Take them back.
     Hide(ExposeRequest, oneshot::Sender<Outcome<Vec<IpNet>>>),
-    /// Say what is plugged in.
+    /// Say what is plugged in, and let the node know.
     List(oneshot::Sender<Outcome<Vec<Attachment>>>),
 }
 
@@ -51,14 +84,20 @@ pub(crate) struct Operator(mpsc::Sender<Operation>);
 
 impl Operator {
     /// Has an operation done. One whose caller stops waiting is done all the same.
-    pub(crate) async fn ask<T>(
-        &self,
-        operation: impl FnOnce(oneshot::Sender<Outcome<T>>) -> Operation,
-    ) -> Result<Outcome<T>, Gone> {
+    pub(crate) async fn ask<T>(&self, operation: impl FnOnce(oneshot::Sender<Outcome<T>>) -> Operation) -> Outcome<T> {
         let (answer, answered) = oneshot::channel();
         self.0.send(operation(answer)).await.map_err(|_| Gone)?;
-        answered.await.map_err(|_| Gone)
+        answered.await.map_err(|_| Gone)?
     }
+}
+
+/// Which addresses the network gives out; none if it gives out none.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ranges {
+    /// All that it gives out from.
+    pub(crate) all: Vec<IpNet>,
+    /// Where it does when nobody says where.
+    pub(crate) default_subnets: Vec<IpNet>,
 }
 
 /// The task's state.
@@ -66,15 +105,34 @@ pub(crate) struct Stations {
     host: Arc<dyn Host>,
     control: Asker,
     operations: mpsc::Receiver<Operation>,
+    worker: Worker,
+    tasks: JoinSet<()>,
     /// What the node was told.
     told: BTreeMap<Mac, Vec<IpAddr>>,
+    /// Who was plugged in when we looked last.
+    owners: BTreeSet<String>,
 }
 
 impl Stations {
     /// The task, and the way to ask it.
-    pub(crate) fn new(host: Arc<dyn Host>, control: Asker) -> (Self, Operator) {
+    pub(crate) fn new(host: Arc<dyn Host>, control: Asker, store: Arc<Store>, ranges: Ranges) -> (Self, Operator) {
         let (operator, operations) = mpsc::channel(REQUESTS_MAX);
-        (Self { host, control, operations, told: BTreeMap::new() }, Operator(operator))
+        let operator = Operator(operator);
+        let worker = Worker::new(host.clone(), control.clone(), operator.clone(), store, ranges);
+        let (told, owners) = (BTreeMap::new(), BTreeSet::new());
+        let stations = Self { host, control, operations, worker, tasks: JoinSet::new(), told, owners };
+        (stations, operator)
+    }
+
+    /// Looks what earlier runs have left, and has the node claim the addresses that are in use, before anybody asks for any.
+    pub(crate) async fn begin(&mut self) {
+        for line in self.compare().await.unwrap_or_default() {
+            if let Some(claim) = self.worker.claim(line).await {
+                self.spawn(|worker| worker.adopt(claim));
+            }
+        }
+        let found = self.owners.clone();
+        self.spawn(|worker| worker.reconcile(found));
     }
 
     /// Serves until `stop`.
@@ -82,32 +140,45 @@ impl Stations {
         let mut rescan = interval(RESCAN_EVERY);
         rescan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // An operation once begun is finished: only the waiting ends.
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 _ = rescan.tick() => { let _ = self.compare().await; }
                 Some(operation) = self.operations.recv() => self.perform(operation).await,
+                Some(ended) = self.tasks.join_next() => {
+                    if ended.is_err() {
+                        error!("an operation on the host panicked: please report it, with the log");
+                    }
+                }
             }
         }
+        // An operation once begun is finished: only the waiting ends.
+        self.operations.close();
+        while self.operations.try_recv().is_ok() {}
+        while self.tasks.join_next().await.is_some() {}
     }
 
     async fn perform(&mut self, operation: Operation) {
         match operation {
-            Operation::Attach(request, answer) => self.change(self.host.attach(request), answer).await,
-            Operation::Detach(request, answer) => self.change(self.host.detach(request), answer).await,
-            Operation::Expose(request, answer) => self.change(self.host.expose(request), answer).await,
-            Operation::Hide(request, answer) => self.change(self.host.hide(request), answer).await,
+            Operation::Attach(request, answer) => {
+                self.spawn(|worker| async move { worker.answer(worker.attach(request), answer).await });
+            }
+            Operation::Detach(request, answer) => {
+                self.spawn(|worker| async move { worker.answer(worker.detach(request), answer).await });
+            }
+            Operation::Expose(request, answer) => {
+                self.spawn(|worker| async move { worker.answer(worker.expose(request), answer).await });
+            }
+            Operation::Hide(request, answer) => {
+                self.spawn(|worker| async move { worker.answer(worker.hide(request), answer).await });
+            }
             Operation::List(answer) => {
                 let _ = answer.send(self.compare().await);
             }
         }
     }
 
-    /// Waits for a change and answers once the node knows of it.
-    async fn change(&mut self, change: weft_host::Answer<Vec<IpNet>>, answer: oneshot::Sender<Outcome<Vec<IpNet>>>) {
-        let outcome = change.await;
-        let _ = self.compare().await;
-        let _ = answer.send(outcome);
+    fn spawn<F: Future<Output = ()> + Send + 'static>(&mut self, work: impl FnOnce(Worker) -> F) {
+        self.tasks.spawn(work(self.worker.clone()));
     }
 
     /// Asks the host what is plugged in and tells the node what is new or gone.
@@ -122,6 +193,12 @@ impl Stations {
             let _ = self.control.feed(input).await;
         }
         self.told = now;
+        let owners = listed.iter().map(|line| line.container.clone()).collect();
+        let gone: Vec<String> = self.owners.difference(&owners).cloned().collect();
+        self.owners = owners;
+        if !gone.is_empty() {
+            self.spawn(|worker| worker.release(gone));
+        }
         Ok(listed)
     }
 }
@@ -138,64 +215,4 @@ fn differences(before: &BTreeMap<Mac, Vec<IpAddr>>, now: &BTreeMap<Mac, Vec<IpAd
 }
 
 #[cfg(test)]
-mod tests {
-    use weft_host::{BridgeConfig, FakeHost};
-
-    use super::*;
-    use crate::control::{self, Ask};
-
-    fn station(mac: u8, addresses: &[&str]) -> Input {
-        let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        Input::Station { mac: Mac([2, 0, 0, 0, 0, mac]), addresses, attached: true }
-    }
-
-    fn gone(mac: u8) -> Input {
-        Input::StationGone { mac: Mac([2, 0, 0, 0, 0, mac]) }
-    }
-
-    fn attach(container: &str, addresses: &[&str]) -> AttachRequest {
-        let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        AttachRequest { container: container.to_owned(), addresses, no_multicast_route: false }
-    }
-
-    /// What the node is told next.
-    async fn told(asks: &mut mpsc::Receiver<Ask>) -> Input {
-        let Some(Ask::Feed(input, done)) = asks.recv().await else { panic!("nothing told") };
-        done.send(()).unwrap();
-        input
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_node_learns_of_what_is_plugged_in_and_of_what_vanished() {
-        let host = Arc::new(FakeHost::new());
-        host.ensure_bridge(BridgeConfig { peer: weft::id::PeerName([2; 6]), mtu: None }).await.unwrap();
-        host.add_namespace("c1");
-        host.add_namespace("c2");
-        host.attach(attach("c1", &["10.2.0.1/24"])).await.unwrap();
-        let (asker, mut asks) = control::channel();
-        let (stations, operator) = Stations::new(host.clone(), asker);
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(stations.run(stop.clone()));
-        assert_eq!(told(&mut asks).await, station(1, &["10.2.0.1"]), "attached in an earlier run");
-
-        let request = attach("c2", &["10.2.0.2/24", "fd00::2/64"]);
-        let attached = tokio::spawn({
-            let operator = operator.clone();
-            async move { operator.ask(|answer| Operation::Attach(request, answer)).await }
-        });
-        assert_eq!(told(&mut asks).await, station(2, &["10.2.0.2", "fd00::2"]));
-        assert_eq!(attached.await.unwrap().unwrap().unwrap().len(), 2);
-
-        host.detach(attach("c2", &["10.2.0.2/24"])).await.unwrap();
-        assert_eq!(told(&mut asks).await, gone(2), "seen by the next scan");
-        assert_eq!(told(&mut asks).await, station(2, &["fd00::2"]));
-        host.remove_namespace("c2");
-        assert_eq!(told(&mut asks).await, gone(2));
-
-        let failed = operator.ask(|answer| Operation::Attach(attach("c3", &["10.2.0.3/24"]), answer)).await.unwrap();
-        assert_eq!(failed, Err(HostError::NoNamespace("c3".to_owned())));
-        stop.cancel();
-        task.await.unwrap();
-        assert!(operator.ask(Operation::List).await.is_err(), "stopped");
-    }
-}
+mod tests;

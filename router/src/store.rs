@@ -1,4 +1,4 @@
-//! What a router remembers between runs: its identity, and its targets for `--resume`.
+//! What a router remembers between runs: its identity, its targets for `--resume`, and its part of the network's addresses.
 //!
 //! One redb file `weft.redb` (0600) in the data directory (0700). A file that cannot be read is moved aside as
 //! `weft.redb.unreadable-<Unix seconds>`, said aloud, and a new one is begun: the router then has a new name, and
@@ -7,15 +7,20 @@
 //! Invariant: whatever [`Store::open`] returns has this version's tables and an identity.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, DirBuilder, File, OpenOptions},
     io,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::SystemTime,
 };
 
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, StorageError, TableDefinition, backends::FileBackend};
+use redb::{
+    Builder, Database, DatabaseError, Durability, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+    backends::FileBackend,
+};
 use thiserror::Error;
 use tracing::warn;
 use weft::{crypto::identity::Identity, entropy::Entropy, node::input::Target};
@@ -25,12 +30,16 @@ use crate::config::Config;
 
 /// Version of the tables below. Another one is not ours to read.
 const SCHEMA: &[u8] = b"weft 1";
-/// The only table.
+/// Single things by their names.
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const SCHEMA_KEY: &str = "schema";
 const IDENTITY_KEY: &str = "identity";
 /// A JSON list of targets.
 const TARGETS_KEY: &str = "targets";
+/// The allocator's state, in its own form.
+const ALLOCATION_KEY: &str = "allocation";
+/// Owners whose addresses were put on something plugged into the bridge: they are given back when that is gone.
+const PLUGGED: TableDefinition<'_, &str, ()> = TableDefinition::new("plugged");
 
 /// Why there is no store.
 #[derive(Debug, Error)]
@@ -80,7 +89,8 @@ pub enum StoreError {
 /// The open store.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    /// None after it could not be written.
+    database: Mutex<Option<Database>>,
     path: PathBuf,
     identity: Identity,
 }
@@ -110,7 +120,7 @@ impl Store {
 
     /// The targets of the last run; an unreadable list is none, and said.
     pub fn targets(&self) -> Vec<Target> {
-        let read = get(&self.database, TARGETS_KEY).map_err(|error| error.to_string());
+        let read = self.with(|database| get(database, TARGETS_KEY)).map_err(|error| error.to_string());
         let parsed = read.and_then(|bytes| match bytes {
             Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
             None => Ok(Vec::new()),
@@ -123,10 +133,88 @@ impl Store {
 
     /// Remembers `targets` instead of all earlier ones. Waits for the disk.
     pub fn keep_targets(&self, targets: &[Target]) -> Result<(), StoreError> {
-        let written = serde_json::to_vec(targets)
-            .map_err(|error| error.to_string())
-            .and_then(|json| put(&self.database, &[(TARGETS_KEY, &json)]).map_err(|error| error.to_string()));
+        let written = serde_json::to_vec(targets).map_err(|error| error.to_string()).and_then(|json| {
+            self.with(|database| put(database, &[(TARGETS_KEY, &json)])).map_err(|error| error.to_string())
+        });
         written.map_err(|reason| StoreError::Write { path: self.path.clone(), reason })
+    }
+
+    /// The allocator's state as it was kept last; one that cannot be read is none, and said.
+    pub fn allocation(&self) -> Option<Vec<u8>> {
+        match self.with(|database| get(database, ALLOCATION_KEY)) {
+            Ok(bytes) => bytes.map(|bytes| bytes.to_vec()),
+            Err(error) => {
+                warn!(path = %self.path.display(), %error, "the remembered addresses cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Remembers the allocator's state instead of the earlier one, and [`Self::note_plugged`] before it. Waits for the disk.
+    pub fn keep_allocation(&self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.with(|database| put(database, &[(ALLOCATION_KEY, bytes)])).map_err(|error| self.unwritten(&error))
+    }
+
+    /// Owners that were noted.
+    pub fn plugged(&self) -> BTreeSet<String> {
+        let read = |database: &Database| -> Result<BTreeSet<String>, redb::Error> {
+            let table = match database.begin_read()?.open_table(PLUGGED) {
+                Err(redb::TableError::TableDoesNotExist(_)) => return Ok(BTreeSet::new()),
+                opened => opened?,
+            };
+            table.iter()?.map(|entry| Ok(entry?.0.value().to_owned())).collect()
+        };
+        self.with(read).unwrap_or_else(|error| {
+            warn!(path = %self.path.display(), %error, "it cannot be read whose addresses were on containers");
+            BTreeSet::new()
+        })
+    }
+
+    /// Notes that an owner's addresses are for something plugged in. It is on the disk with the next thing that is kept.
+    pub fn note_plugged(&self, owner: &str) -> Result<(), StoreError> {
+        self.change_plugged(|table| table.insert(owner, ()).map(drop))
+    }
+
+    /// Takes such notes back.
+    pub fn forget_plugged<'o>(&self, owners: impl IntoIterator<Item = &'o str>) -> Result<(), StoreError> {
+        self.change_plugged(|table| owners.into_iter().try_for_each(|owner| table.remove(owner).map(drop)))
+    }
+
+    fn change_plugged(
+        &self,
+        change: impl FnOnce(&mut redb::Table<'_, &str, ()>) -> Result<(), StorageError>,
+    ) -> Result<(), StoreError> {
+        let write = |database: &Database| -> Result<(), redb::Error> {
+            let mut transaction = database.begin_write()?;
+            // Nothing depends on it before the addresses themselves are kept, which makes it durable as well.
+            transaction.set_durability(Durability::None)?;
+            change(&mut transaction.open_table(PLUGGED)?)?;
+            transaction.commit()?;
+            Ok(())
+        };
+        self.with(write).map_err(|error| self.unwritten(&error))
+    }
+
+    /// Does something with the database. One that could not be written is opened anew the next time: redb does nothing more
+    /// with it, as it does not know what is on the disk.
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+        let mut database = self.database.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = match &mut *database {
+            Some(open) => open,
+            closed @ None => {
+                let file = OpenOptions::new().read(true).write(true).open(&self.path)?;
+                closed.insert(Builder::new().create_with_backend(FileBackend::new(file)?)?)
+            }
+        };
+        let result = work(open);
+        if let Err(redb::Error::Io(_) | redb::Error::PreviousIo) = &result {
+            *database = None;
+        }
+        result
+    }
+
+    fn unwritten(&self, error: &redb::Error) -> StoreError {
+        StoreError::Write { path: self.path.clone(), reason: error.to_string() }
     }
 
     fn read(path: &Path, entropy: &Entropy) -> Result<Self, Trouble> {
@@ -139,7 +227,7 @@ impl Store {
             Ok((database, identity))
         }));
         let (database, identity) = opened.unwrap_or_else(|_| unreadable("its structure is damaged"))?;
-        Ok(Self { database, path: path.to_owned(), identity })
+        Ok(Self { database: Mutex::new(Some(database)), path: path.to_owned(), identity })
     }
 }
 

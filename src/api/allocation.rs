@@ -108,7 +108,10 @@ impl fmt::Display for PeerLabel {
 #[serde(rename_all = "snake_case")]
 pub enum AllocationError {
     /// The router was launched without a range.
-    #[error("this router gives out no addresses: it was launched with --no-ipalloc")]
+    #[error(
+        "this router gives out no addresses, as it was launched with --no-ipalloc: name one, like 10.2.1.1/24, or launch it \
+         without that option"
+    )]
     Off,
     /// The subnet is no subnet of a range, too small, or has host bits.
     #[error("cannot give out addresses of {subnet}: {reason}")]
@@ -173,6 +176,25 @@ pub enum AllocationError {
     },
 }
 
+impl AllocationError {
+    /// Which of them, in a word for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::BadSubnet { .. } => "bad_subnet",
+            Self::BadOwner => "bad_owner",
+            Self::NoSpace { .. } => "no_space",
+            Self::Taken { .. } => "taken",
+            Self::NotStarted { .. } => "not_started",
+            Self::Unconfirmed { .. } => "unconfirmed",
+            Self::Unreachable { .. } => "unreachable",
+            Self::NoSuchPeer(_) => "no_such_peer",
+            Self::PeerAlive(_) => "peer_alive",
+            Self::Deadline { .. } => "deadline",
+        }
+    }
+}
+
 fn list(peers: &[PeerLabel]) -> String {
     peers.iter().map(PeerLabel::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -212,14 +234,16 @@ pub struct Allotment {
     pub addresses: Vec<IpNet>,
 }
 
-/// How much of the ranges a peer may give out.
+/// How much of a range a peer may give out.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct PeerShare {
     /// The peer.
     pub peer: PeerLabel,
+    /// Of which range.
+    pub range: IpNet,
     /// Addresses it may give out, those given out included.
     pub addresses: u128,
-    /// Share of all ranges, 0 to 1.
+    /// Share of the range, 0 to 1.
     pub share: f64,
     /// Ranges that these are.
     pub ranges: u32,

@@ -5,8 +5,11 @@
 //! A printed table ends with a newline. Control characters never come through, so that what a peer tells us cannot
 //! move a terminal's cursor.
 
+mod ipam;
+
 use std::fmt;
 
+pub use self::ipam::{explanation, ipam};
 use super::{Connection, ConnectionState, Direction, Endpoint, Path, Peer, Report, TargetStatus};
 use crate::id::{Nickname, PeerName};
 
@@ -77,6 +80,15 @@ impl Table {
         Self { columns, indent: 0, gap: 2, rows: vec![row] }
     }
 
+    /// One label and value a line, the colons in one column.
+    fn labelled(lines: impl IntoIterator<Item = (&'static str, Cell)>) -> Self {
+        let label = |name: &str| {
+            if name.is_empty() { Cell::plain("") } else { Cell::toned(Tone::Label, format_args!("{name}:")) }
+        };
+        let rows = lines.into_iter().map(|(name, value)| vec![label(name), value]).collect();
+        Self { columns: vec![Align::Right, Align::Left], indent: 1, gap: 1, rows }
+    }
+
     fn width(&self, column: usize) -> usize {
         self.rows.iter().filter_map(|row| row.get(column)).map(|cell| width_of(&cell.text)).max().unwrap_or(0)
     }
@@ -123,12 +135,10 @@ pub fn summary(report: &Report) -> Table {
         ("Endpoints", Cell::plain(report.endpoints.len())),
         ("TrustedSubnets", Cell::plain(if subnets.is_empty() { "none" } else { &subnets })),
         ("FastDatapath", Cell::plain(fast_datapath(router))),
+        ("Addresses", ipam::line(&report.ipam)),
         ("Uptime", Cell::plain(span(router.uptime_s))),
     ];
-    let label =
-        |name: &str| if name.is_empty() { Cell::plain("") } else { Cell::toned(Tone::Label, format_args!("{name}:")) };
-    let rows = lines.into_iter().map(|(name, value)| vec![label(name), value]).collect();
-    Table { columns: vec![Align::Right, Align::Left], indent: 1, gap: 1, rows }
+    Table::labelled(lines)
 }
 
 fn fast_datapath(router: &crate::api::Summary) -> String {

@@ -1,10 +1,17 @@
 //! What people are told about addresses.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
-use super::{Ipam, range::Range, subnet::with_prefix, world::World};
+use ipnet::IpNet;
+
+use super::{
+    Ipam,
+    range::{Range, number},
+    subnet::with_prefix,
+    world::World,
+};
 use crate::{
-    api::allocation::{AddressStatus, AllocationError, PeerShare},
+    api::allocation::{AddressStatus, AllocationError, PeerLabel, PeerShare},
     id::PeerName,
 };
 
@@ -20,6 +27,18 @@ impl Ipam {
             peers: self.shares(world),
             conflicts: self.conflicts(world),
         }
+    }
+
+    /// Who may give out an address, as far as known.
+    pub fn space_of(&self, address: IpAddr, world: World<'_>) -> Option<PeerLabel> {
+        let at = number(address);
+        let is_ours = self.state.claims.iter().any(|(range, _)| range.contains(at));
+        let claims_it = |name: &PeerName| {
+            let is_heard = self.known_id(*name).is_some_and(|id| world.id(*name) == Some(id));
+            is_heard && world.claims(*name).any(|(range, _)| range.contains(at))
+        };
+        let owner = if is_ours { Some(self.name) } else { self.state.known.keys().copied().find(claims_it) };
+        owner.map(|name| self.label(name, world))
     }
 
     fn state_word(&self) -> &'static str {
@@ -68,7 +87,6 @@ impl Ipam {
 
     /// Who may give out how much, as far as known.
     fn shares(&self, world: World<'_>) -> Vec<PeerShare> {
-        let total = self.state.ranges.iter().fold(0_u128, |sum, range| sum.saturating_add(range.len()));
         let mut owned: BTreeMap<PeerName, Vec<Range>> = BTreeMap::new();
         owned.insert(self.name, self.state.claims.iter().map(|(range, _)| range).collect());
         for id in self.state.known.keys().filter_map(|name| self.known_id(*name)) {
@@ -76,17 +94,24 @@ impl Ipam {
             let claims = is_heard.then(|| world.claims(id.name).map(|(range, _)| range).collect());
             owned.insert(id.name, claims.unwrap_or_default());
         }
-        let share = |(name, ranges): (PeerName, Vec<Range>)| {
+        let share = |name: PeerName, all: &[Range], net: &IpNet| {
+            let space = Range::of(net);
+            let ranges: Vec<&Range> = all.iter().filter(|range| space.includes(**range)).collect();
             let addresses = ranges.iter().fold(0_u128, |sum, range| sum.saturating_add(range.len()));
             PeerShare {
                 peer: self.label(name, world),
+                range: net.trunc(),
                 addresses,
-                share: if total == 0 { 0.0 } else { addresses as f64 / total as f64 },
+                share: addresses as f64 / space.len() as f64,
                 ranges: u32::try_from(ranges.len()).unwrap_or(u32::MAX),
                 reachable: name == self.name || world.reachable.contains(&name),
             }
         };
-        if self.state.universe.is_none() { Vec::new() } else { owned.into_iter().map(share).collect() }
+        if self.state.universe.is_none() {
+            return Vec::new();
+        }
+        let nets = &self.config.ranges;
+        owned.iter().flat_map(|(name, all)| nets.iter().map(move |net| share(*name, all, net))).collect()
     }
 
     fn conflicts(&self, world: World<'_>) -> Vec<String> {

@@ -1,13 +1,16 @@
 //! The allocator's place in the node: hands it what others say of addresses, and does what it wants done.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::IpAddr,
+};
 
 use super::{
     Node, NodeConfig,
     output::{Event, Output},
 };
 use crate::{
-    api::allocation::{AddressRequest, AddressStatus, AllocationError},
+    api::allocation::{AddressRequest, AddressStatus, AllocationError, PeerLabel},
     entropy::Entropy,
     id::PeerName,
     ipam::{
@@ -62,6 +65,11 @@ impl Node {
             Some(ipam) => ipam.status(self.world()),
             None => AddressStatus { state: "off".to_owned(), ..AddressStatus::default() },
         }
+    }
+
+    /// Which peer may give out an address, as far as known.
+    pub fn address_space(&self, address: IpAddr) -> Option<PeerLabel> {
+        self.addresses.ipam.as_ref()?.space_of(address, self.world())
     }
 
     /// Lets the allocator see what is new, and does what it wants.

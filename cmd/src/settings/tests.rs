@@ -1,4 +1,5 @@
 use clap::Parser;
+use weft::ipam::Init;
 
 use super::*;
 use crate::cli::{Cli, Verb};
@@ -43,6 +44,9 @@ fn every_key_of_the_file_is_understood() {
         resume = true
         mtu = 1400
         fastdp = 'off'
+        ipalloc_range = ['10.2.0.0/16', 'fd02::/64']
+        ipalloc_default_subnet = ['10.2.3.0/24', 'fd02::/64']
+        ipalloc_init = 'consensus=3'
         http_addr = 'off'
         log_level = 'error'
         log_format = 'json'
@@ -51,8 +55,7 @@ fn every_key_of_the_file_is_understood() {
         run_dir = '/r'
     ";
     let settings = settle(file, None, &[]).unwrap();
-    let kebab: String =
-        file.lines().map(|line| line.replacen('_', "-", line.find('=').map_or(0, |_| 2)) + "\n").collect();
+    let kebab: String = file.lines().map(|line| kebab_key(line) + "\n").collect();
     let again = settle(&kebab, None, &[]).unwrap();
     assert_eq!(format!("{:?}", settings.config()), format!("{:?}", again.config()));
     let config = settings.config();
@@ -122,10 +125,65 @@ fn the_mtu_follows_the_underlay_unless_given() {
 }
 
 #[test]
+fn addresses_are_given_out_as_the_flags_say_or_the_file() {
+    let allocation = |file: &str, flags: &[&str]| settle(file, None, flags).unwrap().config().allocation.clone();
+    let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<ipnet::IpNet>>();
+    let default = allocation("", &[]).unwrap();
+    assert_eq!((default.ranges, default.default_subnets), (nets(&["10.32.0.0/12"]), nets(&["10.32.0.0/12"])));
+    assert_eq!((default.init, default.kept), (Init::Consensus(None), None));
+
+    let file = "ipalloc-range = ['10.2.0.0/16']\nipalloc_default_subnet = ['10.2.1.0/24']\nipalloc_init = 'observer'";
+    let filed = allocation(file, &[]).unwrap();
+    assert_eq!((filed.default_subnets, filed.init), (nets(&["10.2.1.0/24"]), Init::Observer));
+    let flagged =
+        allocation(file, &["--ipalloc-range", "10.3.0.0/16,fd03::/64", "--ipalloc-init", "consensus=3"]).unwrap();
+    assert_eq!((&flagged.ranges, flagged.init), (&flagged.default_subnets, Init::Consensus(Some(3))));
+    assert_eq!(flagged.ranges, nets(&["10.3.0.0/16", "fd03::/64"]));
+    let seeded = allocation("", &["--ipalloc-init", "seed=7e:52:00:aa:bb:01,7e:52:00:aa:bb:02"]).unwrap();
+    assert!(matches!(seeded.init, Init::Seed(names) if names.len() == 2));
+    assert_eq!(allocation("", &["--no-ipalloc"]), None);
+    assert_eq!(allocation("no_ipalloc = true", &[]), None);
+    assert!(allocation("no_ipalloc = true", &["--ipalloc-range", "10.3.0.0/16"]).is_some());
+    assert_eq!(allocation(file, &["--no-ipalloc"]), None);
+}
+
+#[test]
+fn bad_options_of_addresses_are_explained() {
+    for (flags, message) in [
+        (["--ipalloc-range", "10.2.0.1/16"], "its subnet is net:10.2.0.0/16"),
+        (["--ipalloc-range", "10.2.0.0/31"], "too small"),
+        (["--ipalloc-init", "consensus=0"], "no number of peers"),
+        (["--ipalloc-init", "seed=host-1"], "`host-1` is not the name of a peer: `weft status` there tells it"),
+        (["--ipalloc-init", "seed"], "is not one of consensus"),
+        (["--ipalloc-init", "observer=1"], "is not one of consensus"),
+    ] {
+        let words = ["weft", "router"].iter().chain(&flags);
+        let error = Cli::try_parse_from(words).err().unwrap().to_string();
+        assert!(error.contains(message), "{flags:?}: {error}");
+    }
+    for (flags, message) in [
+        (["--ipalloc-default-subnet", "10.2.0.0/24"], "is not within 10.32.0.0/12 of --ipalloc-range"),
+        (["--ipalloc-range", "10.2.0.0/16,10.3.0.0/16"], "give at most one of IPv4 and one of IPv6"),
+        (["--ipalloc-default-subnet", "10.32.0.0/24,10.32.1.0/24"], "give at most one"),
+    ] {
+        let error = format!("{:#}", settle("", None, &flags).err().unwrap());
+        assert!(error.contains(message), "{flags:?}: {error}");
+    }
+    assert!(Cli::try_parse_from(["weft", "router", "--no-ipalloc", "--ipalloc-range", "10.2.0.0/16"]).is_err());
+    let both = format!("{:#}", settle("no_ipalloc = true\nipalloc_init = 'observer'", None, &[]).err().unwrap());
+    assert!(both.contains("both `no_ipalloc` and"), "{both}");
+}
+
+#[test]
 fn http_can_be_off() {
     for off in ["", "off"] {
         assert_eq!(settle("", None, &["--http-addr", off]).unwrap().config().http_addr, None);
     }
+}
+
+/// A line with a key of dashes.
+fn kebab_key(line: &str) -> String {
+    line.split_once('=').map_or_else(|| line.to_owned(), |(key, value)| format!("{}={value}", key.replace('_', "-")))
 }
 
 fn settle(file: &str, env_password: Option<&str>, flags: &[&str]) -> anyhow::Result<Settings> {

@@ -76,7 +76,12 @@ fn instructions(lab: &Lab, mesh: &Mesh) -> Result<String> {
     }
     writeln!(text, "  {dir}/A/weft status connections")?;
     writeln!(text, "  {dir}/B/weft status peers")?;
-    writeln!(text, "  {dir}/C/weft stop; {dir}/C/weft launch --password-file {dir}/secret {}", mesh.hosts[1].v4())?;
+    writeln!(
+        text,
+        "  {dir}/C/weft stop; {dir}/C/weft launch --password-file {dir}/secret {} {}",
+        story::RANGE,
+        mesh.hosts[1].v4()
+    )?;
     writeln!(text, "Hosts and containers are network namespaces:")?;
     let [a, _, c] = &mesh.containers[..] else { anyhow::bail!("a container for each of three hosts") };
     writeln!(text, "  ip netns exec {} ping {}", a.namespace().name(), c.v4()?)?;

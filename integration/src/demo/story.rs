@@ -29,6 +29,8 @@ use crate::lab::{
 pub(super) const SETTLING: Duration = Duration::from_secs(20);
 /// The file of the network's secret, in the lab's directory.
 pub(super) const SECRET: &str = "secret";
+/// IPv4 and IPv6 addresses for the containers.
+pub(super) const RANGE: &str = "--ipalloc-range=10.32.0.0/12,fd32::/64";
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 const HEALING: Duration = Duration::from_secs(45);
 /// Bytes of the transfer whose rate is told.
@@ -79,8 +81,8 @@ pub(super) fn launched(lab: &Lab) -> Result<Vec<Host>> {
     let password = format!("--password-file={}", password.display());
     let told = b.v4().to_string();
     for (host, peers) in [(b, vec![]), (a, vec![told.as_str()]), (c, vec![told.as_str()])] {
-        let words = [vec![password.as_str()], peers.clone()].concat();
-        step(&format!("{}# weft launch --password-file secret {}", host.name(), peers.join(" ")), || {
+        let words = [vec![password.as_str(), RANGE], peers.clone()].concat();
+        step(&format!("{}# weft launch --password-file secret {RANGE} {}", host.name(), peers.join(" ")), || {
             host.launch(&words)?;
             Ok(((), "ready".to_owned()))
         })?;
@@ -131,13 +133,14 @@ fn containers(hosts: Vec<Host>) -> Result<Mesh> {
         }
         Ok(((), format!("{sent} of {sent} answered, the quickest in {:.2} ms", best.as_secs_f64() * 1000.0)))
     })?;
+    show(&mesh.hosts[0], &["status", "ipam"])?;
     Ok(mesh)
 }
 
 /// A container on each of these hosts, attached.
 pub(super) fn attached(hosts: Vec<Host>) -> Result<Mesh> {
-    step("weft attach, on each host", || {
-        let mesh = Mesh::of(hosts)?;
+    step("weft attach, on each host; the network gives the addresses", || {
+        let mesh = Mesh::given(hosts)?;
         let addresses = mesh.containers.iter().map(|container| Ok(container.v4()?.to_string()));
         let seen = addresses.collect::<Result<Vec<_>>>()?.join(", ");
         Ok((mesh, seen))

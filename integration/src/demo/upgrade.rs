@@ -6,7 +6,7 @@ use anyhow::{Result, bail, ensure};
 
 use super::{
     screen::{step, title},
-    story::{BULK, PATIENCE, SECRET, show},
+    story::{BULK, PATIENCE, RANGE, SECRET, show},
 };
 use crate::lab::{
     Lab,
@@ -75,7 +75,7 @@ pub(super) fn chapter(lab: &Lab) -> Result<()> {
 /// Attaches containers while the fast datapath is blocked, and shows what the status says of it.
 fn sleeve_carries(hosts: &[Host; 2]) -> Result<Mesh> {
     let mesh = step("A container on each; the sleeve carries", || {
-        let mesh = Mesh::of(hosts.to_vec())?;
+        let mesh = Mesh::given(hosts.to_vec())?;
         wait_method(hosts, "sleeve")?;
         mesh.all_ping(1)?;
         Ok((mesh, "all pings answered".to_owned()))
@@ -111,7 +111,8 @@ fn there_and_back(hosts: &[Host; 2], cut: ActiveCut, ping: &RunningPing) -> Resu
 fn launch(lab: &Lab, [d, e]: &[Host; 2]) -> Result<()> {
     let secret = lab.dir().join(SECRET);
     for (host, peer) in [(d, String::new()), (e, d.v4().to_string())] {
-        let words = |file: &str| format!("--network yard --password-file {file} --trusted-subnets {SUBNET} {peer}");
+        let words =
+            |file: &str| format!("--network yard --password-file {file} --trusted-subnets {SUBNET} {RANGE} {peer}");
         step(&format!("{}# weft launch {}", host.name(), words(SECRET).trim_end()), || {
             host.launch(&words(&secret.display().to_string()).split_whitespace().collect::<Vec<_>>())?;
             Ok(((), "ready".to_owned()))

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
 use ipnet::IpNet;
-use weft::id::Mac;
+use weft::{api::Addresses, id::Mac};
 
 use super::{host::Host, namespace::Namespace, ping::Ping};
 
@@ -26,11 +26,11 @@ impl Container {
         Ok(Self { name: name.to_owned(), host: host.clone(), namespace, addresses: Vec::new() })
     }
 
-    /// `weft attach CIDR… CONTAINER`.
+    /// `weft attach ADDRESS… CONTAINER`.
     pub fn attach(mut self, addresses: &[&str]) -> Result<Self> {
-        self.host.weft(&["attach"])?.args(addresses).arg(self.namespace.name()).checked()?;
-        let parse = |text: &&str| text.parse().with_context(|| format!("address {text}"));
-        self.addresses.extend(addresses.iter().map(parse).collect::<Result<Vec<IpNet>>>()?);
+        let words = [&["attach"], addresses, &[self.namespace.name()]].concat();
+        let given: Addresses = self.host.json(&words)?;
+        self.addresses.extend(given.addresses);
         Ok(self)
     }
 

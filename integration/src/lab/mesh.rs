@@ -61,6 +61,12 @@ impl Mesh {
         Ok(Self { hosts, containers })
     }
 
+    /// As [`Self::of`], with addresses that the network gives out.
+    pub fn given(hosts: Vec<Host>) -> Result<Self> {
+        let containers = hosts.iter().map(|host| host.container("c1")?.attach(&[])).collect::<Result<_>>()?;
+        Ok(Self { hosts, containers })
+    }
+
     /// Waits until every router has a direct path to every other.
     pub fn wait_settled(&self, deadline: Duration) -> Result<Duration> {
         wait_for("every router has a direct path to every other", deadline, || self.expect_direct())

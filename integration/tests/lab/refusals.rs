@@ -53,7 +53,7 @@ fn a_cloned_identity_is_refused() {
     trial(|lab| {
         let [a, b] = lab.hosts(["A", "B"])?;
         let secret = secret(lab, &a, "one")?;
-        a.launch(&[&secret])?;
+        a.launch(&[&secret, "--no-ipalloc"])?;
         a.stop()?;
         copy_dir(&a.data_dir(), &b.data_dir())?;
         refused(lab, (&a, &[&secret]), (&b, &[&secret]), &["identity", "clone", "copied"])?;
@@ -77,8 +77,9 @@ fn oneself_is_refused() {
 /// Launches one, and another with the first as peer; both tell a reason with one of `words`, and neither knows the other.
 fn refused(lab: &Lab, one: (&Host, &[&str]), other: (&Host, &[&str]), words: &[&str]) -> Result<()> {
     let capture = lab.capture()?;
-    one.0.launch(one.1)?;
-    other.0.launch(&[other.1, &[&one.0.v4().to_string()]].concat())?;
+    // Typed addresses: hosts that never meet agree on none.
+    one.0.launch(&[one.1, &["--no-ipalloc"]].concat())?;
+    other.0.launch(&[other.1, &["--no-ipalloc", &one.0.v4().to_string()]].concat())?;
     for host in [one.0, other.0] {
         let what = format!("{} tells a reason with one of {words:?}", host.name());
         println!("{}: {}", host.name(), wait_for(&what, SOON, || told(host, words))?.0);

@@ -20,7 +20,7 @@ use weft::{
 use crate::{
     addressing,
     error::HostError,
-    host::{Answer, Bridge, BridgeConfig, EXPOSED, Facts, Host, Port, Underlay},
+    host::{Answer, Bridge, BridgeConfig, EXPOSED, Facts, Host, HostRoute, Port, Underlay},
 };
 
 /// A host that exists only here.
@@ -38,6 +38,7 @@ struct State {
     namespaces: BTreeMap<String, Vec<IpNet>>,
     exposed: Vec<IpNet>,
     unmasqueraded: Vec<IpNet>,
+    routes: Vec<HostRoute>,
     failure: Option<HostError>,
 }
 
@@ -68,6 +69,11 @@ impl FakeHost {
         addresses.retain(|address| addressing::is_underlay(*address));
         addresses.sort();
         self.underlay.send_modify(|underlay| underlay.addresses = addresses);
+    }
+
+    /// Changes where the host's own routes lead.
+    pub fn set_routes(&self, routes: Vec<HostRoute>) {
+        self.state().routes = routes;
     }
 
     /// Lets the next call fail.
@@ -131,7 +137,11 @@ impl Host for FakeHost {
         })
     }
 
-    fn attach(&self, request: AttachRequest) -> Answer<Vec<IpNet>> {
+    fn name_of(&self, container: String) -> Answer<String> {
+        self.answer(|state| state.namespace(&container).map(|_| ()).map(|()| container))
+    }
+
+    fn attach(&self, request: AttachRequest<IpNet>) -> Answer<Vec<IpNet>> {
         self.answer(|state| {
             let asked = addressing::checked(&request.addresses)?;
             let has = state.namespace(&request.container)?.clone();
@@ -144,7 +154,7 @@ impl Host for FakeHost {
         })
     }
 
-    fn detach(&self, request: AttachRequest) -> Answer<Vec<IpNet>> {
+    fn detach(&self, request: AttachRequest<IpNet>) -> Answer<Vec<IpNet>> {
         self.answer(|state| {
             let has = state.namespace(&request.container)?;
             let leaving = addressing::leaving(&request.addresses, has);
@@ -164,7 +174,7 @@ impl Host for FakeHost {
         })
     }
 
-    fn expose(&self, request: ExposeRequest) -> Answer<Vec<IpNet>> {
+    fn expose(&self, request: ExposeRequest<IpNet>) -> Answer<Vec<IpNet>> {
         self.answer(|state| {
             let asked = addressing::checked(&request.addresses)?;
             state.bridge()?;
@@ -179,13 +189,17 @@ impl Host for FakeHost {
         })
     }
 
-    fn hide(&self, request: ExposeRequest) -> Answer<Vec<IpNet>> {
+    fn hide(&self, request: ExposeRequest<IpNet>) -> Answer<Vec<IpNet>> {
         self.answer(|state| {
             let leaving = addressing::leaving(&request.addresses, &state.exposed);
             state.exposed.retain(|address| !leaving.contains(address));
             state.unmasqueraded.retain(|address| !leaving.contains(address));
             Ok(leaving)
         })
+    }
+
+    fn routes(&self) -> Answer<Vec<HostRoute>> {
+        self.answer(|state| Ok(state.routes.clone()))
     }
 
     fn underlay_mtu(&self, _towards: IpAddr) -> Answer<u32> {
@@ -239,12 +253,12 @@ mod tests {
 
     const CONFIG: BridgeConfig = BridgeConfig { peer: PeerName([0x7e, 1, 2, 3, 4, 5]), mtu: None };
 
-    fn attach(container: &str, addresses: &[&str]) -> AttachRequest {
+    fn attach(container: &str, addresses: &[&str]) -> AttachRequest<IpNet> {
         let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
         AttachRequest { container: container.to_owned(), addresses, no_multicast_route: false }
     }
 
-    fn expose(address: &str, without_masquerade: bool) -> ExposeRequest {
+    fn expose(address: &str, without_masquerade: bool) -> ExposeRequest<IpNet> {
         ExposeRequest { addresses: vec![address.parse().unwrap()], without_masquerade }
     }
 

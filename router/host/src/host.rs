@@ -41,17 +41,23 @@ pub trait Host: Send + Sync {
     /// [`HostError::NoBridge`], or what the kernel says.
     fn ports(&self) -> Answer<Vec<Port>>;
 
+    /// The name under which a container is plugged in, or would be.
+    ///
+    /// # Errors
+    /// No such namespace, or one that cannot be used; or what the kernel says.
+    fn name_of(&self, container: String) -> Answer<String>;
+
     /// Gives a container the addresses, plugging it in first if need be. Answers with all that were asked for, in their order.
     ///
     /// # Errors
     /// For the caller: no such namespace, one that cannot be used, an address that is unusable or taken. Nothing has changed then.
-    fn attach(&self, request: AttachRequest) -> Answer<Vec<IpNet>>;
+    fn attach(&self, request: AttachRequest<IpNet>) -> Answer<Vec<IpNet>>;
 
     /// Takes addresses, or all if none is given, from a container, and unplugs it with its last. Answers with those that were taken.
     ///
     /// # Errors
     /// No such namespace, or one that cannot be used; or what the kernel says.
-    fn detach(&self, request: AttachRequest) -> Answer<Vec<IpNet>>;
+    fn detach(&self, request: AttachRequest<IpNet>) -> Answer<Vec<IpNet>>;
 
     /// What is plugged in, by name; the bridge itself, if exposed, comes first as [`EXPOSED`].
     ///
@@ -64,13 +70,19 @@ pub trait Host: Send + Sync {
     ///
     /// # Errors
     /// For the caller as at attach; [`HostError::NftMissing`] and [`HostError::ForwardingRisky`] with masquerade.
-    fn expose(&self, request: ExposeRequest) -> Answer<Vec<IpNet>>;
+    fn expose(&self, request: ExposeRequest<IpNet>) -> Answer<Vec<IpNet>>;
 
     /// Takes back addresses, or all if none is given. Answers with those that were taken.
     ///
     /// # Errors
     /// What the kernel or `nft` say.
-    fn hide(&self, request: ExposeRequest) -> Answer<Vec<IpNet>>;
+    fn hide(&self, request: ExposeRequest<IpNet>) -> Answer<Vec<IpNet>>;
+
+    /// Where this host's own routes lead that are not default routes and not of anything of ours, each with its device.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn routes(&self) -> Answer<Vec<HostRoute>>;
 
     /// Largest IP packet in bytes that the device towards an address takes: a hint, the path may be narrower.
     ///
@@ -162,6 +174,15 @@ pub struct Port {
     pub ours: bool,
     /// Whether frames pass.
     pub up: bool,
+}
+
+/// A way of this host to elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostRoute {
+    /// Where to.
+    pub to: IpNet,
+    /// Name of the device that it goes through.
+    pub device: String,
 }
 
 /// What a router wants to know of its host once.

@@ -8,6 +8,7 @@ mod bridge;
 mod container;
 mod expose;
 mod reset;
+mod routes;
 
 use std::{net::IpAddr, thread::JoinHandle};
 
@@ -17,7 +18,7 @@ use weft::api::{AttachRequest, Attachment, ExposeRequest};
 
 use crate::{
     error::HostError,
-    host::{Answer, Bridge, BridgeConfig, Facts, Host, Port, Underlay},
+    host::{Answer, Bridge, BridgeConfig, Facts, Host, HostRoute, Port, Underlay},
     netlink::Netlink,
     underlay,
 };
@@ -111,11 +112,15 @@ impl Host for Kernel {
         self.ask(Edge::ports)
     }
 
-    fn attach(&self, request: AttachRequest) -> Answer<Vec<IpNet>> {
+    fn name_of(&self, container: String) -> Answer<String> {
+        self.ask(move |edge| edge.name_of(&container))
+    }
+
+    fn attach(&self, request: AttachRequest<IpNet>) -> Answer<Vec<IpNet>> {
         self.ask(move |edge| edge.attach(&request))
     }
 
-    fn detach(&self, request: AttachRequest) -> Answer<Vec<IpNet>> {
+    fn detach(&self, request: AttachRequest<IpNet>) -> Answer<Vec<IpNet>> {
         self.ask(move |edge| edge.detach(&request))
     }
 
@@ -123,12 +128,16 @@ impl Host for Kernel {
         self.ask(Edge::attachments)
     }
 
-    fn expose(&self, request: ExposeRequest) -> Answer<Vec<IpNet>> {
+    fn expose(&self, request: ExposeRequest<IpNet>) -> Answer<Vec<IpNet>> {
         self.ask(move |edge| edge.expose(&request))
     }
 
-    fn hide(&self, request: ExposeRequest) -> Answer<Vec<IpNet>> {
+    fn hide(&self, request: ExposeRequest<IpNet>) -> Answer<Vec<IpNet>> {
         self.ask(move |edge| edge.hide(&request))
+    }
+
+    fn routes(&self) -> Answer<Vec<HostRoute>> {
+        self.ask(Edge::routes)
     }
 
     fn underlay_mtu(&self, towards: IpAddr) -> Answer<u32> {

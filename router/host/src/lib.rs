@@ -32,6 +32,6 @@ pub use error::HostError;
 pub use fake::FakeHost;
 pub use fastdp::{FakeFastDatapath, FastConfig, FastDatapath, Vxlan};
 pub use heartbeat::HeartbeatSocket;
-pub use host::{Answer, Bridge, BridgeConfig, EXPOSED, Facts, Host, Port, Underlay};
+pub use host::{Answer, Bridge, BridgeConfig, EXPOSED, Facts, Host, HostRoute, Port, Underlay};
 pub use kernel::Kernel;
 pub use ovs::Ovs;

@@ -7,6 +7,7 @@ mod address;
 mod link;
 mod port;
 mod route;
+mod routes;
 mod vxlan;
 
 use std::time::Duration;

@@ -12,7 +12,7 @@ use weft::{
 };
 
 use super::*;
-use crate::{record, transport::tcp};
+use crate::{keep, record, transport::tcp};
 
 /// A data plane that notes what it is asked.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +43,7 @@ pub(crate) struct Ends {
     pub(crate) asker: Asker,
     pub(crate) punts: mpsc::Sender<Input>,
     pub(crate) fast: mpsc::Sender<Input>,
+    pub(crate) writer: Option<keep::Writer>,
     pub(crate) mtu: watch::Sender<u16>,
     pub(crate) underlay: watch::Sender<Underlay>,
     pub(crate) failure: watch::Sender<Option<String>>,
@@ -63,9 +64,9 @@ pub(crate) fn node_config() -> NodeConfig {
         discovery: true,
         trusted_subnets: Vec::new(),
         targets: Vec::new(),
-        allocation: None,
         cipher: Cipher::Aes256Gcm,
         started: 1_700_000_000,
+        allocation: None,
     }
 }
 
@@ -76,6 +77,7 @@ pub(crate) fn control(node: Node, recorder: Option<Recorder>) -> (Control<FakeSl
     let (asker, asks) = channel();
     let (punts, punted) = mpsc::channel(4);
     let (fast, fast_inputs) = mpsc::channel(4);
+    let (held, writer, stored) = keep::channel();
     let (mtu, mtu_seen) = watch::channel(1340);
     let (underlay, underlay_seen) = watch::channel(Underlay::default());
     let (failure, failure_seen) = watch::channel(None);
@@ -86,6 +88,7 @@ pub(crate) fn control(node: Node, recorder: Option<Recorder>) -> (Control<FakeSl
         punts: punted,
         arrivals,
         fast: fast_inputs,
+        stored,
         mtu: mtu_seen,
         underlay: underlay_seen,
         failure: failure_seen,
@@ -94,8 +97,24 @@ pub(crate) fn control(node: Node, recorder: Option<Recorder>) -> (Control<FakeSl
     let sleeve = FakeSleeve::default();
     let (started, events) = (Instant::now(), EventCounts::default());
     let ability = Ability::Off(String::new());
-    let control = Control { node, sleeve, transport, fast: None, ability, recorder, targets, started, events };
-    (control, sources, Ends { asker, punts, fast, mtu, underlay, failure, stop, targets: targets_seen })
+    let control = Control {
+        node,
+        sleeve,
+        transport,
+        fast: None,
+        ability,
+        recorder,
+        held,
+        askers: Askers::default(),
+        targets,
+        started,
+        events,
+    };
+    (
+        control,
+        sources,
+        Ends { asker, punts, fast, writer: Some(writer), mtu, underlay, failure, stop, targets: targets_seen },
+    )
 }
 
 fn node() -> Node {

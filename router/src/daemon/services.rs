@@ -15,6 +15,7 @@ use weft::node::input::Target;
 use super::{Exit, RunError, runtime, spawn};
 use crate::{
     http::{Api, Listening},
+    keep::{Writer, keep},
     mtu::Mtu,
     shutdown::Shutdown,
     stations::Stations,
@@ -33,6 +34,8 @@ pub(super) struct Services {
     pub(super) store: Arc<Store>,
     /// The targets to remember; ends with the control task.
     pub(super) targets: watch::Receiver<Vec<Target>>,
+    /// Brings the states of the addresses; ends with the control task.
+    pub(super) writer: Writer,
     pub(super) shutdown: Shutdown,
 }
 
@@ -49,8 +52,10 @@ impl Services {
     }
 
     async fn run(self) -> Result<(), RunError> {
-        let Self { listening, api, stations, mtu, store, targets, shutdown } = self;
+        let Self { listening, api, mut stations, mtu, store, targets, writer, shutdown } = self;
         let mut tasks = JoinSet::new();
+        tasks.spawn(keep(store.clone(), writer));
+        stations.begin().await;
         tasks.spawn(listening.serve(api, shutdown.token().clone()));
         tasks.spawn(stations.run(shutdown.token().clone()));
         tasks.spawn(mtu.run(shutdown.token().clone()));

@@ -77,6 +77,7 @@ fn config(directory: &Path) -> Config {
         esp_lanes: None,
         bridge: "weft".to_owned(),
         http_addr: Some("127.0.0.1:6784".parse().unwrap()),
+        allocation: None,
         record: None,
     }
 }

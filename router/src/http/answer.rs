@@ -8,28 +8,29 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::de::DeserializeOwned;
-use weft::api::ApiError;
+use weft::api::{ApiError, allocation::AllocationError};
 use weft_host::HostError;
 
-use crate::control::Gone;
+use crate::{control::Gone, stations::OperationError};
 
 /// A call that did not succeed.
 #[derive(Debug)]
 pub(super) struct Failure {
     status: StatusCode,
     error: String,
+    code: Option<&'static str>,
 }
 
 impl Failure {
     /// A failure with this status, in words for people.
     pub(super) fn new(status: StatusCode, error: impl ToString) -> Self {
-        Self { status, error: error.to_string() }
+        Self { status, error: error.to_string(), code: None }
     }
 }
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        (self.status, Json(ApiError { error: self.error })).into_response()
+        (self.status, Json(ApiError { error: self.error, code: self.code.map(str::to_owned) })).into_response()
     }
 }
 
@@ -47,6 +48,35 @@ impl From<HostError> for Failure {
         let passes = matches!(error, HostError::Busy | HostError::Stopped);
         let status = if passes { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::INTERNAL_SERVER_ERROR };
         Self::new(status, error)
+    }
+}
+
+impl From<AllocationError> for Failure {
+    fn from(error: AllocationError) -> Self {
+        let status = match &error {
+            AllocationError::Taken { .. } => StatusCode::CONFLICT,
+            AllocationError::NoSpace { .. }
+            | AllocationError::NotStarted { .. }
+            | AllocationError::Unconfirmed { .. }
+            | AllocationError::Unreachable { .. }
+            | AllocationError::Deadline { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            AllocationError::Off
+            | AllocationError::BadSubnet { .. }
+            | AllocationError::BadOwner
+            | AllocationError::NoSuchPeer(_)
+            | AllocationError::PeerAlive(_) => StatusCode::BAD_REQUEST,
+        };
+        Self { status, error: error.to_string(), code: Some(error.code()) }
+    }
+}
+
+impl From<OperationError> for Failure {
+    fn from(error: OperationError) -> Self {
+        match error {
+            OperationError::Host(error) => error.into(),
+            OperationError::Allocation(error) => error.into(),
+            OperationError::Gone(gone) => gone.into(),
+        }
     }
 }
 

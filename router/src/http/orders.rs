@@ -1,12 +1,16 @@
 //! Calls that change something, and `ps`: on the unix socket only.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use axum::{Json, extract::State, http::StatusCode};
 use ipnet::IpNet;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::timeout};
+use tracing::warn;
 use weft::{
-    api::{Addresses, AttachRequest, Attachment, ConnectRequest, ExposeRequest, ForgetRequest},
+    api::{
+        Addresses, AttachRequest, Attachment, ConnectRequest, ExposeRequest, ForgetRequest,
+        allocation::{AddressRequest, AllocationError},
+    },
     node::input::Input,
 };
 
@@ -18,6 +22,9 @@ use crate::{
     daemon::Exit,
     stations::{Operation, Outcome},
 };
+
+/// How long another peer may take to take over this one's addresses.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn connect(
     State(api): State<Api>,
@@ -59,14 +66,24 @@ pub(super) async fn hide(state: State<Api>, Body(request): Body<ExposeRequest>) 
 }
 
 pub(super) async fn ps(State(api): State<Api>) -> Result<Json<Vec<Attachment>>, Failure> {
-    Ok(Json(api.operator.ask(Operation::List).await??))
+    Ok(Json(api.operator.ask(Operation::List).await?))
 }
 
 pub(super) async fn stop(State(api): State<Api>) -> StatusCode {
     end(&api, Exit::Stopped)
 }
 
+/// Hands this peer's part of the network's addresses to another before all is removed.
 pub(super) async fn reset(State(api): State<Api>) -> StatusCode {
+    match timeout(HAND_OVER_WITHIN, api.control.addresses(AddressRequest::Leave)).await {
+        Ok(Ok(Ok(_) | Err(AllocationError::Off)) | Err(_)) => {}
+        Ok(Ok(Err(error))) => {
+            warn!(%error, "nobody has taken over this router's part of the addresses: run `weft rmpeer` for it elsewhere")
+        }
+        Err(_) => warn!(
+            "nobody has taken over this router's part of the addresses in time: run `weft rmpeer` for it elsewhere"
+        ),
+    }
     end(&api, Exit::Reset)
 }
 
@@ -80,6 +97,6 @@ async fn addresses(
     State(api): State<Api>,
     operation: impl FnOnce(oneshot::Sender<Outcome<Vec<IpNet>>>) -> Operation,
 ) -> Result<Json<Addresses>, Failure> {
-    let addresses = api.operator.ask(operation).await??;
+    let addresses = api.operator.ask(operation).await?;
     Ok(Json(Addresses { addresses }))
 }

@@ -1,6 +1,9 @@
 //! Calls that read.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt::Display,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
     Json,
@@ -50,10 +53,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Format {
 }
 
 impl Format {
-    fn answer(self, value: &impl Serialize, table: impl FnOnce() -> text::Table) -> Response {
+    pub(super) fn answer<T: Display>(self, value: &impl Serialize, text: impl FnOnce() -> T) -> Response {
         match self {
             Self::Json => Json(value).into_response(),
-            Self::Text => table().to_string().into_response(),
+            Self::Text => text().to_string().into_response(),
         }
     }
 }
@@ -105,6 +108,12 @@ pub(super) async fn paths(State(api): State<Api>, format: Format) -> Result<Resp
     let lines = api.report().await?.paths;
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
     Ok(format.answer(&lines, || text::paths(&lines, now)))
+}
+
+pub(super) async fn ipam(State(api): State<Api>, format: Format) -> Result<Response, Failure> {
+    let status = api.report().await?.ipam;
+    let tables = || text::ipam(&status).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    Ok(format.answer(&status, tables))
 }
 
 pub(super) async fn report(State(api): State<Api>) -> Result<Json<Report>, Failure> {

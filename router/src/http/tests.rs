@@ -10,14 +10,21 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use weft::{entropy::Entropy, id::PeerName, node::Node};
+use weft::{
+    entropy::Entropy,
+    id::PeerName,
+    ipam::{AllocationConfig, Init},
+    node::{Node, NodeConfig},
+};
 use weft_host::{BridgeConfig, FakeHost, Host};
 
 use super::*;
 use crate::{
     control::tests::{Ends, control, node_config},
     daemon::Exit,
-    stations::Stations,
+    keep::keep,
+    stations::{Ranges, Stations},
+    store::Store,
 };
 
 /// A router's API with a fake host and no data plane, on a unix socket and on TCP.
@@ -35,9 +42,20 @@ async fn served() -> Served {
     let host = Arc::new(FakeHost::new());
     host.ensure_bridge(BridgeConfig { peer: PeerName([2; 6]), mtu: None }).await.unwrap();
     host.add_namespace("c1");
-    let (control, sources, ends) = control(Node::new(node_config(), Entropy::System), None);
+    let allocation = AllocationConfig {
+        ranges: vec!["10.32.0.0/28".parse().unwrap()],
+        default_subnets: vec!["10.32.0.0/28".parse().unwrap()],
+        init: Init::Consensus(None),
+        kept: None,
+    };
+    let node_config = NodeConfig { allocation: Some(allocation.clone()), ..node_config() };
+    let (control, sources, mut ends) = control(Node::new(node_config, Entropy::System), None);
     tokio::spawn(control.run(sources));
-    let (stations, operator) = Stations::new(host.clone(), ends.asker.clone());
+    let scratch = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(scratch.path(), &Entropy::System).unwrap());
+    tokio::spawn(keep(store.clone(), ends.writer.take().unwrap()));
+    let ranges = Ranges { all: allocation.ranges, default_subnets: allocation.default_subnets };
+    let (stations, operator) = Stations::new(host.clone(), ends.asker.clone(), store, ranges);
     tokio::spawn(stations.run(ends.stop.clone()));
     let (ready, is_ready) = watch::channel(false);
     let shutdown = Shutdown::default();
@@ -51,7 +69,6 @@ async fn served() -> Served {
         ready: is_ready,
         shutdown: shutdown.clone(),
     };
-    let scratch = tempfile::tempdir().unwrap();
     let listening = bind(scratch.path(), Some("127.0.0.1:0".parse().unwrap())).unwrap();
     let tcp = listening.tcp_address().unwrap();
     let task = tokio::spawn(listening.serve(api, shutdown.token().clone()));
@@ -241,7 +258,9 @@ async fn health_and_readiness_say_what_is_wrong() {
 #[tokio::test(start_paused = true)]
 async fn a_stuck_control_task_costs_a_call_its_deadline_and_no_more() {
     let (asker, _never_read) = crate::control::channel();
-    let (_, operator) = Stations::new(Arc::new(FakeHost::new()), asker.clone());
+    let scratch = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(scratch.path(), &Entropy::System).unwrap());
+    let (_, operator) = Stations::new(Arc::new(FakeHost::new()), asker.clone(), store, Ranges::default());
     let api = Api {
         control: asker,
         operator,

@@ -15,9 +15,9 @@ fn config() -> NodeConfig {
         discovery: false,
         trusted_subnets: vec!["10.0.0.0/8".parse().unwrap()],
         targets: vec!["host-2:7000".parse().unwrap()],
-        allocation: None,
         cipher: Cipher::ChaCha20Poly1305,
         started: 1_700_000_000,
+        allocation: None,
     }
 }
 

@@ -1,3 +1,8 @@
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
 use super::*;
 
 fn open(directory: &Path) -> Result<Store, StoreError> {
@@ -107,6 +112,56 @@ fn a_directory_that_cannot_be_used_is_named() {
 fn a_list_of_targets_that_cannot_be_read_is_no_reason_to_fail() {
     let scratch = tempfile::tempdir().unwrap();
     let store = open(scratch.path()).unwrap();
-    put(&store.database, &[(TARGETS_KEY, b"[\"a b\"]")]).unwrap();
+    store.with(|database| put(database, &[(TARGETS_KEY, b"[\"a b\"]")])).unwrap();
     assert_eq!(store.targets(), []);
+}
+
+#[test]
+fn a_full_disk_costs_what_cannot_be_written_until_there_is_room() {
+    on_a_disk_of("8m", |disk| {
+        let directory = disk.join("data");
+        let store = open(&directory).unwrap();
+        store.keep_allocation(&[1; 4000]).unwrap();
+        let filler = disk.join("filler");
+        let mut file = File::create(&filler).unwrap();
+        while io::Write::write_all(&mut file, &[0; 4096]).is_ok() {}
+        for _ in 0..2 {
+            let error = store.keep_allocation(&vec![9; 6 << 20]).unwrap_err();
+            assert!(error.to_string().contains("is the disk full?"), "{error}");
+        }
+        drop(file);
+        fs::remove_file(&filler).unwrap();
+        assert_eq!(store.allocation(), Some(vec![1; 4000]), "what was stored is there");
+        store.keep_allocation(&[2; 4000]).unwrap();
+        drop(store);
+        assert_eq!(open(&directory).unwrap().allocation(), Some(vec![2; 4000]));
+    });
+}
+
+#[test]
+fn owners_are_noted_and_forgotten() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = open(scratch.path()).unwrap();
+    assert!(store.plugged().is_empty() && store.allocation().is_none());
+    ["c1", "c2", "c1"].into_iter().for_each(|owner| store.note_plugged(owner).unwrap());
+    store.forget_plugged(["c2", "c3"]).unwrap();
+    store.keep_allocation(b"state").unwrap();
+    drop(store);
+    let store = open(scratch.path()).unwrap();
+    assert_eq!(store.plugged().into_iter().collect::<Vec<_>>(), ["c1"]);
+    assert_eq!(store.allocation().as_deref(), Some(&b"state"[..]));
+}
+
+/// Does `work` with a disk of this size, in a mount namespace that vanishes with its thread. Needs root.
+fn on_a_disk_of(size: &'static str, work: impl FnOnce(&Path) + Send + 'static) {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = scratch.path().to_owned();
+    let thread = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        let options = format!("size={size}");
+        mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str())).unwrap();
+        work(&path);
+    });
+    thread.join().unwrap();
 }

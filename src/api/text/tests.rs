@@ -1,5 +1,11 @@
 use super::*;
-use crate::id::NetworkName;
+use crate::{
+    api::{
+        AddressExplanation,
+        allocation::{AddressStatus, Allotment, PeerLabel, PeerShare},
+    },
+    id::NetworkName,
+};
 
 #[test]
 fn the_summary_has_its_colons_in_one_column() {
@@ -21,6 +27,7 @@ fn the_summary_has_its_colons_in_one_column() {
       Endpoints: 2
  TrustedSubnets: 10.0.0.0/8, fd00::/8
    FastDatapath: off
+      Addresses: off
          Uptime: 1 h 1 min
 "
     );
@@ -251,11 +258,89 @@ fn report() -> Report {
                 reason: "direct link silent".to_owned(),
             },
         ],
-        ipam: Default::default(),
+        ipam: AddressStatus::default(),
         counters: std::collections::BTreeMap::new(),
     }
 }
 
 fn link(number: u8, nickname: Option<&str>, up: bool, rtt_us: Option<u64>) -> crate::api::PeerConnection {
     crate::api::PeerConnection { name: peer(number), nickname: nickname.map(nick), up, rtt_us }
+}
+
+#[test]
+fn addresses_are_listed_by_peer_and_by_owner() {
+    let net = |text: &str| text.parse().unwrap();
+    let label = |number, name: &str| PeerLabel { name: peer(number), nickname: Some(nick(name)) };
+    let share = |number, name, addresses, share, reachable| PeerShare {
+        peer: label(number, name),
+        range: net("10.32.0.0/12"),
+        addresses,
+        share,
+        ranges: 1,
+        reachable,
+    };
+    let status = AddressStatus {
+        state: "ready".to_owned(),
+        info: String::new(),
+        ranges: vec![net("10.32.0.0/12")],
+        default_subnets: vec![net("10.32.1.0/24")],
+        owners: vec![
+            Allotment { owner: "c1".to_owned(), addresses: vec![net("10.32.1.1/24"), net("10.33.0.1/16")] },
+            Allotment { owner: "weft:expose".to_owned(), addresses: vec![net("10.32.1.2/24")] },
+        ],
+        peers: vec![share(1, "alpha", 524_288, 0.5, true), share(2, "beta", 262_144, 0.25, false)],
+        conflicts: vec!["host-9 has another range".to_owned()],
+    };
+    let text: Vec<_> = ipam(&status).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        text.join("\n"),
+        "\
+         State: ready
+         Range: 10.32.0.0/12
+ DefaultSubnet: 10.32.1.0/24
+  GivenOutHere: 3
+      Conflict: host-9 has another range
+
+PEER                      RANGE         ADDRESSES  SHARE  RANGES  STATE
+7e:52:00:00:00:01(alpha)  10.32.0.0/12     524288   50 %       1  reachable
+7e:52:00:00:00:02(beta)   10.32.0.0/12     262144   25 %       1  unreachable
+
+OWNER        ADDRESSES
+c1           10.32.1.1/24 10.33.0.1/16
+weft:expose  10.32.1.2/24
+"
+    );
+    let report = Report { ipam: status, ..report() };
+    assert!(summary(&report).to_string().contains("Addresses: ready, 3 given out here, of 10.32.0.0/12\n"));
+    let idle = AddressStatus { state: "idle".to_owned(), info: "nobody asked".to_owned(), ..AddressStatus::default() };
+    assert_eq!(ipam(&idle).len(), 1);
+    assert!(ipam(&idle)[0].to_string().contains("Info: nobody asked"));
+}
+
+#[test]
+fn an_address_is_explained() {
+    let explained = AddressExplanation {
+        address: "10.32.1.1".parse().unwrap(),
+        range: Some("10.32.0.0/12".parse().unwrap()),
+        space_of: Some(PeerLabel { name: peer(1), nickname: Some(nick("alpha")) }),
+        owner: Some("c1".to_owned()),
+        stations: vec![Endpoint {
+            mac: crate::id::Mac([2; 6]),
+            addresses: vec!["10.32.1.1".parse().unwrap()],
+            name: peer(1),
+            nickname: Some(nick("alpha")),
+        }],
+    };
+    assert_eq!(
+        explanation(&explained).to_string(),
+        "  Address: 10.32.1.1
+    Range: 10.32.0.0/12
+  SpaceOf: 7e:52:00:00:00:01(alpha)
+ GivenOut: by this router, to c1
+   UsedBy: 02:02:02:02:02:02 at 7e:52:00:00:00:01(alpha)
+"
+    );
+    let foreign = AddressExplanation { range: None, space_of: None, owner: None, stations: vec![], ..explained };
+    let text = explanation(&foreign).to_string();
+    assert!(text.contains("it is in no range") && text.contains("no station that was seen"), "{text}");
 }

@@ -56,7 +56,13 @@ struct Survey {
 }
 
 impl Edge {
-    pub(super) fn attach(&self, request: &AttachRequest) -> Result<Vec<IpNet>, HostError> {
+    pub(super) fn name_of(&self, container: &str) -> Result<String, HostError> {
+        let namespace = Namespace::find(container)?;
+        let plugged = self.plugged_in(&namespace)?;
+        Ok(plugged.map_or_else(|| namespace.name().to_owned(), |plugged| plugged.name))
+    }
+
+    pub(super) fn attach(&self, request: &AttachRequest<IpNet>) -> Result<Vec<IpNet>, HostError> {
         let asked = addressing::checked(&request.addresses)?;
         let namespace = Namespace::find(&request.container)?;
         let (bridge, _) = self.our_bridge()?;
@@ -85,7 +91,7 @@ impl Edge {
         given.map(|()| asked)
     }
 
-    pub(super) fn detach(&self, request: &AttachRequest) -> Result<Vec<IpNet>, HostError> {
+    pub(super) fn detach(&self, request: &AttachRequest<IpNet>) -> Result<Vec<IpNet>, HostError> {
         let namespace = Namespace::find(&request.container)?;
         let Some(plugged) = self.plugged_in(&namespace)? else { return Ok(Vec::new()) };
         let leaving = addressing::leaving(&request.addresses, &plugged.addresses);

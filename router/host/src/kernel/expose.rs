@@ -27,7 +27,7 @@ use crate::{
 };
 
 impl Edge {
-    pub(super) fn expose(&self, request: &ExposeRequest) -> Result<Vec<IpNet>, HostError> {
+    pub(super) fn expose(&self, request: &ExposeRequest<IpNet>) -> Result<Vec<IpNet>, HostError> {
         let asked = addressing::checked(&request.addresses)?;
         let (bridge, before) = self.our_bridge()?;
         let has = self.exposed(&bridge)?;
@@ -60,7 +60,7 @@ impl Edge {
         Ok(asked)
     }
 
-    pub(super) fn hide(&self, request: &ExposeRequest) -> Result<Vec<IpNet>, HostError> {
+    pub(super) fn hide(&self, request: &ExposeRequest<IpNet>) -> Result<Vec<IpNet>, HostError> {
         let (bridge, mut mark) = match self.our_bridge() {
             Err(HostError::NoBridge(_)) => return Ok(Vec::new()),
             found => found?,

@@ -14,7 +14,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::*;
 use crate::netlink::Veth;
-use stage::{Container, PEER, done, launch, nets, on_a_host, ps, to};
+use stage::{Container, PEER, done, host_gets, launch, nets, on_a_host, ps, to};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -404,4 +404,43 @@ fn the_underlay_is_followed() {
 #[test]
 fn the_hosts_name_is_known() {
     on_a_host(|| assert!(!Kernel::start("weft").unwrap().facts().hostname.is_empty()));
+}
+
+#[test]
+fn routes_of_the_host_are_told_and_ours_are_not() {
+    on_a_host(|| {
+        let kernel = launch();
+        done(kernel.expose(ExposeRequest { without_masquerade: true, ..host_gets(&["10.2.0.254/24"]) })).unwrap();
+        let netlink = Netlink::open().unwrap();
+        let loopback = netlink.link("lo").unwrap().unwrap();
+        netlink.set_up(&loopback).unwrap();
+        netlink.add_multicast_route(&loopback).unwrap();
+        assert_eq!(done(kernel.routes()).unwrap(), []);
+        let made = Command::new("ip").args(["link", "add", "dm0", "type", "veth", "peer", "dm1"]).status().unwrap();
+        assert!(made.success());
+        let dummy = netlink.link("dm0").unwrap().unwrap();
+        netlink.set_up(&dummy).unwrap();
+        netlink.set_up(&netlink.link("dm1").unwrap().unwrap()).unwrap();
+        netlink.add_address(&dummy, "10.3.0.1/16".parse().unwrap()).unwrap();
+        netlink.add_address(&dummy, "fd03::1/64".parse().unwrap()).unwrap();
+        let mut routes = done(kernel.routes()).unwrap();
+        routes.sort();
+        routes.dedup();
+        let to = |to: &str| HostRoute { to: to.parse().unwrap(), device: "dm0".to_owned() };
+        assert_eq!(routes, [to("10.3.0.0/16"), to("fd03::/64")]);
+    });
+}
+
+#[test]
+fn a_container_keeps_the_name_that_it_was_plugged_in_by() {
+    on_a_host(|| {
+        let kernel = launch();
+        let container = Container::new();
+        assert_eq!(done(kernel.name_of(container.path.clone())), Ok(container.path.clone()));
+        done(kernel.attach(to(&container.path, &["10.2.0.1/24"]))).unwrap();
+        let link = "/run/netns/c1";
+        std::os::unix::fs::symlink(&container.path, link).unwrap();
+        assert_eq!(done(kernel.name_of("c1".to_owned())), Ok(container.path.clone()));
+        assert_eq!(done(kernel.name_of("c2".to_owned())), Err(HostError::NoNamespace("c2".to_owned())));
+    });
 }

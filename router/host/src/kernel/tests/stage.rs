@@ -99,11 +99,11 @@ pub(crate) fn nets(texts: &[&str]) -> Vec<IpNet> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-pub(crate) fn to(container: &str, addresses: &[&str]) -> AttachRequest {
+pub(crate) fn to(container: &str, addresses: &[&str]) -> AttachRequest<IpNet> {
     AttachRequest { container: container.to_owned(), addresses: nets(addresses), no_multicast_route: false }
 }
 
-pub(crate) fn host_gets(addresses: &[&str]) -> ExposeRequest {
+pub(crate) fn host_gets(addresses: &[&str]) -> ExposeRequest<IpNet> {
     ExposeRequest { addresses: nets(addresses), without_masquerade: false }
 }
 
