@@ -310,7 +310,7 @@ mod tests {
         assert_eq!(got(b"HTTP/1.0 200 OK\r\nContent-Length: 4\r\n\r\ntrue").unwrap(), true);
         assert_eq!(got(b"HTTP/1.1 200 OK\r\n\r\n[1]").unwrap(), serde_json::json!([1]));
         let refused = got(b"HTTP/1.0 409 Conflict\r\n\r\n{\"error\":\"taken\"}").unwrap_err();
-        assert!(matches!(refused, ClientError::Refused { status: 409, ref message } if message == "taken"));
+        assert!(matches!(refused, ClientError::Refused { status: 409, ref message, .. } if message == "taken"));
     }
 
     #[test]

@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn what_passes_is_tried_again_and_what_is_wrong_is_not() {
-        let refused = |status| ClientError::Refused { status, message: "no".to_owned() };
+        let refused = |status| ClientError::Refused { status, code: None, message: "no".to_owned() };
         for (error, code) in [
             (ClientError::NotRunning("/s".into()), Code::TryAgain),
             (refused(503), Code::TryAgain),
