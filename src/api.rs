@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod allocation;
+pub mod endpoint;
 pub mod text;
 
 use std::net::IpAddr;

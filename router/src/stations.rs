@@ -14,7 +14,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use weft::{
-    api::{AttachRequest, Attachment, ExposeRequest},
+    api::{
+        AttachRequest, Attachment, ExposeRequest,
+        endpoint::{EndpointRequest, FreeEnd},
+    },
     id::Mac,
     node::input::Input,
 };
@@ -41,6 +44,10 @@ pub(crate) enum Operation {
     Expose(ExposeRequest, oneshot::Sender<Outcome<Vec<IpNet>>>),
     /// Take them back.
     Hide(ExposeRequest, oneshot::Sender<Outcome<Vec<IpNet>>>),
+    /// Make a device whose other end somebody else puts into a container.
+    Endpoint(EndpointRequest, oneshot::Sender<Outcome<FreeEnd>>),
+    /// Remove one, by its name.
+    RemoveEndpoint(String, oneshot::Sender<Outcome<()>>),
     /// Say what is plugged in.
     List(oneshot::Sender<Outcome<Vec<Attachment>>>),
 }
@@ -97,6 +104,8 @@ impl Stations {
             Operation::Detach(request, answer) => self.change(self.host.detach(request), answer).await,
             Operation::Expose(request, answer) => self.change(self.host.expose(request), answer).await,
             Operation::Hide(request, answer) => self.change(self.host.hide(request), answer).await,
+            Operation::Endpoint(request, answer) => self.change(self.host.endpoint(request), answer).await,
+            Operation::RemoveEndpoint(name, answer) => self.change(self.host.remove_endpoint(name), answer).await,
             Operation::List(answer) => {
                 let _ = answer.send(self.compare().await);
             }
@@ -104,7 +113,7 @@ impl Stations {
     }
 
     /// Waits for a change and answers once the node knows of it.
-    async fn change(&mut self, change: weft_host::Answer<Vec<IpNet>>, answer: oneshot::Sender<Outcome<Vec<IpNet>>>) {
+    async fn change<T>(&mut self, change: weft_host::Answer<T>, answer: oneshot::Sender<Outcome<T>>) {
         let outcome = change.await;
         let _ = self.compare().await;
         let _ = answer.send(outcome);

@@ -6,6 +6,7 @@
 
 mod bridge;
 mod container;
+mod endpoint;
 mod expose;
 mod reset;
 
@@ -13,7 +14,10 @@ use std::{net::IpAddr, thread::JoinHandle};
 
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
-use weft::api::{AttachRequest, Attachment, ExposeRequest};
+use weft::api::{
+    AttachRequest, Attachment, ExposeRequest,
+    endpoint::{EndpointRequest, FreeEnd},
+};
 
 use crate::{
     error::HostError,
@@ -117,6 +121,14 @@ impl Host for Kernel {
 
     fn detach(&self, request: AttachRequest) -> Answer<Vec<IpNet>> {
         self.ask(move |edge| edge.detach(&request))
+    }
+
+    fn endpoint(&self, request: EndpointRequest) -> Answer<FreeEnd> {
+        self.ask(move |edge| edge.endpoint(&request))
+    }
+
+    fn remove_endpoint(&self, name: String) -> Answer<()> {
+        self.ask(move |edge| edge.remove_endpoint(&name))
     }
 
     fn attachments(&self) -> Answer<Vec<Attachment>> {

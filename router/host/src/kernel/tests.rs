@@ -1,3 +1,4 @@
+mod endpoint;
 mod expose;
 pub(crate) mod stage;
 
