@@ -4,10 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::Mac;
 
+/// Names of free ends begin so. Who asks for such an end also sees to it that its addresses are its own: the router neither claims
+/// nor frees them.
+pub const PREFIX: &str = "docker:";
+
 /// `POST /endpoint`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct EndpointRequest {
-    /// What it is called among the attachments; one name has one end.
+    /// What it is called among the attachments, beginning with [`PREFIX`]; one name has one end.
     pub name: String,
     /// Addresses that it will be given, with prefix lengths: refused if another on this host has one of them.
     #[serde(default)]

@@ -5,6 +5,7 @@
 //! the kernel itself: devices are known by their marks, so that a killed router's successor finds everything.
 
 mod bridge;
+mod bridged;
 mod container;
 mod endpoint;
 mod expose;

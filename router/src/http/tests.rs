@@ -177,7 +177,7 @@ async fn free_ends_are_made_listed_and_removed() {
     assert_eq!(made.json()["mac"], "02:42:0a:02:00:01");
     assert!(!made.json()["device"].as_str().unwrap().is_empty());
     assert_eq!(served.get("/ps").await.json()[0]["container"], "docker:e1");
-    let taken = served.post("/endpoint", &json!({ "name": "e2", "addresses": ["10.2.0.1/24"] })).await;
+    let taken = served.post("/endpoint", &json!({ "name": "docker:e2", "addresses": ["10.2.0.1/24"] })).await;
     assert_eq!(taken.status, StatusCode::BAD_REQUEST);
     assert!(taken.error().contains("docker:e1"), "{}", taken.error());
     for _ in 0..2 {

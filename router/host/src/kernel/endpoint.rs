@@ -11,7 +11,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
-use weft::api::endpoint::{EndpointRequest, FreeEnd};
+use weft::api::endpoint::{EndpointRequest, FreeEnd, PREFIX};
 
 use super::Edge;
 use crate::{
@@ -32,7 +32,7 @@ const OWN: &str = "/proc/thread-self/ns/net";
 
 impl Edge {
     pub(super) fn endpoint(&self, request: &EndpointRequest) -> Result<FreeEnd, HostError> {
-        if !is_container_name(&request.name) {
+        if !is_container_name(&request.name) || !request.name.starts_with(PREFIX) {
             let shown = request.name.chars().filter(|c| !c.is_control()).take(CONTAINER_NAME_MAX).collect();
             return Err(HostError::BadContainerName { name: shown, max: CONTAINER_NAME_MAX });
         }
@@ -44,6 +44,7 @@ impl Edge {
         }
         addressing::missing(&addressing::optional(&request.addresses)?, &[], &self.taken(None)?)?;
         let outside = self.make_pair(&request.name, &bridge, mtu)?;
+        self.let_bridged_pass();
         let prepared = self.prepare(&outside, request, &bridge);
         if prepared.is_err() {
             self.netlink.remove(&outside)?;

@@ -73,16 +73,17 @@ fn what_cannot_be_is_refused_and_leaves_nothing() {
         let before = netlink.links().unwrap().len();
         let bad = [
             EndpointRequest { name: String::new(), ..EndpointRequest::default() },
-            EndpointRequest { name: "a\nb".to_owned(), ..EndpointRequest::default() },
-            EndpointRequest { mtu: Some(10), ..wanted("e", "10.2.0.1/24") },
-            EndpointRequest { mac: Some(Mac::BROADCAST), ..wanted("e", "10.2.0.1/24") },
-            wanted("e", "127.0.0.1/8"),
+            EndpointRequest { name: "docker:a\nb".to_owned(), ..EndpointRequest::default() },
+            EndpointRequest { name: "e".to_owned(), ..EndpointRequest::default() },
+            EndpointRequest { mtu: Some(10), ..wanted("docker:e", "10.2.0.1/24") },
+            EndpointRequest { mac: Some(Mac::BROADCAST), ..wanted("docker:e", "10.2.0.1/24") },
+            wanted("docker:e", "127.0.0.1/8"),
         ];
         for request in bad {
             make(&kernel, request.clone()).expect_err(&format!("{request:?}"));
             assert_eq!(netlink.links().unwrap().len(), before, "{request:?}");
         }
-        let plain = EndpointRequest { name: "e".to_owned(), ..EndpointRequest::default() };
+        let plain = EndpointRequest { name: "docker:e".to_owned(), ..EndpointRequest::default() };
         assert_eq!(make(&kernel, plain).unwrap().mtu, 1340, "the bridge's");
     });
 }
@@ -92,18 +93,18 @@ fn a_pair_that_was_not_finished_is_made_anew_and_another_device_is_left_alone() 
     on_a_host(|| {
         let kernel = launch();
         let netlink = Netlink::open().unwrap();
-        let end = make(&kernel, wanted("e", "10.2.0.1/24")).unwrap();
+        let end = make(&kernel, wanted("docker:e", "10.2.0.1/24")).unwrap();
         let outside = end.device.replace("vethwg", "vethwl");
-        done(kernel.remove_endpoint("e".to_owned())).unwrap();
+        done(kernel.remove_endpoint("docker:e".to_owned())).unwrap();
         let ip = |words: &[&str]| assert!(std::process::Command::new("ip").args(words).status().unwrap().success());
         ip(&["link", "add", &outside, "type", "veth", "peer", "name", &end.device]);
-        assert_eq!(make(&kernel, wanted("e", "10.2.0.1/24")).unwrap().device, end.device);
-        done(kernel.remove_endpoint("e".to_owned())).unwrap();
+        assert_eq!(make(&kernel, wanted("docker:e", "10.2.0.1/24")).unwrap().device, end.device);
+        done(kernel.remove_endpoint("docker:e".to_owned())).unwrap();
 
         ip(&["link", "add", &outside, "type", "bridge"]);
         let link = netlink.link(&outside).unwrap().unwrap();
         netlink.set_alias(&link, "somebody's").unwrap();
-        assert!(matches!(make(&kernel, wanted("e", "10.2.0.1/24")), Err(HostError::ForeignDevice { .. })));
-        assert!(matches!(done(kernel.remove_endpoint("e".to_owned())), Err(HostError::ForeignDevice { .. })));
+        assert!(matches!(make(&kernel, wanted("docker:e", "10.2.0.1/24")), Err(HostError::ForeignDevice { .. })));
+        assert!(matches!(done(kernel.remove_endpoint("docker:e".to_owned())), Err(HostError::ForeignDevice { .. })));
     });
 }
