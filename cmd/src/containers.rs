@@ -6,20 +6,25 @@ use weft::api::{Addresses, AttachRequest, Attachment, ExposeRequest, address};
 use crate::{
     cli::{Attach, Detach, Expose, Hide},
     client::Client,
-    output,
+    docker, output,
 };
 
 /// Plugs a container in.
 pub(crate) fn attach(client: &Client, attach: Attach) -> anyhow::Result<()> {
     let Attach { no_multicast_route, json, addresses, container } = attach;
-    let request = AttachRequest { container, addresses: parsed(&addresses)?, no_multicast_route };
+    let request =
+        AttachRequest { container: docker::resolved(&container)?, addresses: parsed(&addresses)?, no_multicast_route };
     show(&client.post("/attach", &request)?, json)
 }
 
 /// Unplugs a container, wholly or in part.
 pub(crate) fn detach(client: &Client, detach: Detach) -> anyhow::Result<()> {
     let Detach { json, addresses, container } = detach;
-    let request = AttachRequest { container, addresses: parsed(&addresses)?, no_multicast_route: false };
+    let request = AttachRequest {
+        container: docker::resolved(&container)?,
+        addresses: parsed(&addresses)?,
+        no_multicast_route: false,
+    };
     show(&client.post("/detach", &request)?, json)
 }
 
@@ -38,7 +43,8 @@ pub(crate) fn hide(client: &Client, hide: Hide) -> anyhow::Result<()> {
 /// Lists what is attached; only `containers`, if any are named.
 pub(crate) fn ps(client: &Client, containers: &[String], json: bool) -> anyhow::Result<()> {
     let mut attachments: Vec<Attachment> = client.get("/ps")?;
-    attachments.retain(|attachment| containers.is_empty() || containers.contains(&attachment.container));
+    let names = containers.iter().map(|name| docker::names(name)).collect::<anyhow::Result<Vec<_>>>()?.concat();
+    attachments.retain(|attachment| containers.is_empty() || names.contains(&attachment.container));
     if json {
         return output::json(&attachments);
     }

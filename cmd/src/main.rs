@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod containers;
+mod docker;
 mod flags;
 mod handover;
 mod launch;

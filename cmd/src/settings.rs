@@ -1,18 +1,23 @@
 //! From flags, environment and file to what a router is told: flag before environment before file before default.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail, ensure};
 use weft::id::Nickname;
+use weft_plugin::docker::{self, Scope};
 use weft_router::{
     Config,
-    config::{DEFAULT_BRIDGE, DEFAULT_CONN_LIMIT, DEFAULT_HTTP_ADDR},
+    config::{DEFAULT_BRIDGE, DEFAULT_CONN_LIMIT, DEFAULT_HTTP_ADDR, DEFAULT_RUN_DIR},
     fastdp::Mode,
 };
 
 use crate::{
     cli::Globals,
-    flags::{Fastdp, HttpAddr, LogFormat, LogLevel, Mtu, RouterFlags},
+    docker::engine_socket,
+    flags::{DockerPlugin, DockerScope, Fastdp, HttpAddr, LogFormat, LogLevel, Mtu, RouterFlags},
     password::{self, Source},
 };
 
@@ -29,6 +34,8 @@ pub(crate) struct Settings {
     pub(crate) log_format: LogFormat,
     /// Where the secret is.
     pub(crate) password: Option<Source>,
+    /// What Docker's plugin is told, if there is one.
+    pub(crate) docker: Option<docker::Settings>,
     allow_weak_password: bool,
     config: Config,
 }
@@ -61,6 +68,14 @@ impl Settings {
             Some(HttpAddr(address)) => address,
             None => DEFAULT_HTTP_ADDR.parse().ok(),
         };
+        let mode = flags.docker_plugin.or(file.docker_plugin).unwrap_or(DockerPlugin::Auto);
+        let scope = flags.docker_scope.or(file.docker_scope).map_or(Scope::Local, |DockerScope(scope)| scope);
+        let docker = plugin_directory(mode, &dirs.run, docker::is_here()).map(|plugins| docker::Settings {
+            plugins,
+            engine: engine_socket(),
+            router: Config::socket_path(&dirs.run),
+            scope,
+        });
         let network = flags.network.or(file.network).unwrap_or_default();
         let config = Config {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -87,6 +102,7 @@ impl Settings {
             log_level: flags.log_level.or(file.log_level).unwrap_or(LogLevel::Info),
             log_format: flags.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
             password,
+            docker,
             allow_weak_password,
             config,
         })
@@ -151,6 +167,15 @@ fn parse(text: &str) -> anyhow::Result<RouterFlags> {
         let line = before.matches('\n').count() + 1;
         anyhow::anyhow!("line {line}: {}", error.message())
     })
+}
+
+/// Where the socket of Docker's plugin is, if there is one. Of several routers on a host the one with the default directory is Docker's.
+fn plugin_directory(mode: DockerPlugin, run_dir: &Path, is_here: bool) -> Option<PathBuf> {
+    match mode {
+        DockerPlugin::Auto => (is_here && run_dir == Path::new(DEFAULT_RUN_DIR)).then(|| docker::PLUGINS.into()),
+        DockerPlugin::Off => None,
+        DockerPlugin::In(directory) => Some(directory),
+    }
 }
 
 fn hostname() -> anyhow::Result<Nickname> {

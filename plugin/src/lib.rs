@@ -1,7 +1,7 @@
 //! **weft-plugin**: how container engines plug their containers into Weft. It reaches a running router by its HTTP API only.
 //!
-//! So far here are the forms that the engines' specifications fix, one module an engine; no plugin answers yet, and the
-//! `weft` binary uses none of this. Until then `weft attach` takes a container's namespace or process id.
+//! [`docker`] is Docker's network and IPAM plugin. Of [`cni`] and [`kubernetes`] here are so far the forms that the
+//! specifications fix; the `weft` binary uses none of those.
 
 pub mod cni;
 pub mod docker;
