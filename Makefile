@@ -11,7 +11,10 @@ TOOLS := cmake:cmake g++:g++ make:make pkg-config:pkg-config nft:nftables ip:ipr
 # The same for what is tested in a User-Mode-Linux kernel: without them those tests are skipped, and say so.
 UML_TOOLS := linux.uml:user-mode-linux modprobe:kmod iptables-legacy:iptables ovs-dpctl:openvswitch-switch
 
-.PHONY: help deps uml-deps root build release demo lab lab-down test bench bench-switching fuzz lint
+# The same for what is tested with Docker engines, which the tests start and stop themselves.
+ENGINE_TOOLS := dockerd:docker.io runc:runc iptables:iptables busybox:busybox-static
+
+.PHONY: help deps uml-deps engine-deps root build release image docker-plugin demo lab lab-down test bench bench-switching fuzz lint
 
 help: ## Show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -32,27 +35,34 @@ deps: ## Install what is missing to build and test
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
 	fi
 
-uml-deps: deps ## Install what is missing to test in a User-Mode-Linux kernel
-	@missing=""; \
-	for tool in $(UML_TOOLS); do command -v "$${tool%%:*}" >/dev/null || missing+=" $${tool##*:}"; done; \
-	if [ -z "$$missing" ]; then exit 0; fi; \
-	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "weft: installing$$missing"; \
-		apt-get update -qq || true; \
-		: "Only programs are wanted: no service of theirs shall start."; \
-		if [ ! -e /usr/sbin/policy-rc.d ]; then \
-			printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; \
-			trap 'rm -f /usr/sbin/policy-rc.d' EXIT; \
-		fi; \
-		for package in $$missing; do \
-			DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$package >/dev/null \
-				|| echo "weft: $$package cannot be installed here" >&2; \
-		done; \
+# Installs what the tests of some kind need, if that can be; else they are skipped, and say so. Services do not start:
+# only programs are wanted. $(1): programs and packages, $(2): what is skipped without.
+define optional_tools
+@missing=""; \
+for tool in $(1); do command -v "$${tool%%:*}" >/dev/null || missing+=" $${tool##*:}"; done; \
+if [ -z "$$missing" ]; then exit 0; fi; \
+if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	echo "weft: installing$$missing"; \
+	apt-get update -qq || true; \
+	if [ ! -e /usr/sbin/policy-rc.d ]; then \
+		printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; \
+		trap 'rm -f /usr/sbin/policy-rc.d' EXIT; \
 	fi; \
-	for tool in $(UML_TOOLS); do \
-		command -v "$${tool%%:*}" >/dev/null || \
-			echo "weft: no $${tool##*:}: TESTS IN A USER-MODE-LINUX KERNEL ARE SKIPPED" >&2; \
-	done
+	for package in $$missing; do \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$package >/dev/null \
+			|| echo "weft: $$package cannot be installed here" >&2; \
+	done; \
+fi; \
+for tool in $(1); do \
+	command -v "$${tool%%:*}" >/dev/null || echo "weft: no $${tool##*:}: $(2) ARE SKIPPED" >&2; \
+done
+endef
+
+uml-deps: deps ## Install what is missing to test in a User-Mode-Linux kernel
+	$(call optional_tools,$(UML_TOOLS),TESTS IN A USER-MODE-LINUX KERNEL)
+
+engine-deps: deps ## Install what is missing to test with Docker engines
+	$(call optional_tools,$(ENGINE_TOOLS),TESTS WITH DOCKER ENGINES)
 
 root:
 	@if [ "$$(id -u)" != 0 ]; then echo "weft: network namespaces are made here: run this as root" >&2; exit 1; fi
@@ -62,6 +72,18 @@ build: deps ## Build the weft program and the lab
 
 release: deps ## Build the weft program and the lab, optimised
 	cargo build --release -p weft-cmd -p weft-integration --bins
+
+# What is in the image besides weft: nft for `weft expose`, iptables beside Docker, and busybox to look around with.
+IMAGE_PROGRAMS = $(CARGO_TARGET_DIR)/release/weft nft iptables ip6tables busybox
+
+image: release engine-deps ## Make the image `weft` with the Docker engine of this machine
+	docker/rootfs.sh target/image $(IMAGE_PROGRAMS)
+	docker build -f docker/Dockerfile -t weft .
+
+docker-plugin: release engine-deps ## Make Docker's managed plugin `weft` in the engine of this machine, not yet enabled
+	docker/rootfs.sh target/plugin/rootfs $(IMAGE_PROGRAMS)
+	cp docker/plugin/config.json target/plugin/
+	docker plugin create weft target/plugin
 
 demo: root release ## Show Weft working: three hosts, containers, encryption, a cut and its healing
 	@"$$CARGO_TARGET_DIR/release/demo"
@@ -73,7 +95,7 @@ lab-down: root release ## Remove what `make lab` made
 	@"$$CARGO_TARGET_DIR/release/demo" lab down
 
 test: export WEFT_TEST_BINARIES = $(CARGO_TARGET_DIR)/test-binaries.json
-test: root uml-deps build ## Run all tests: unit, property, simulator, lab
+test: root uml-deps engine-deps build ## Run all tests: unit, property, simulator, lab
 	@rm -rf "$$CARGO_TARGET_DIR/debug/scenarios"; \
 	cargo test --workspace --all-features --no-run --message-format=json-render-diagnostics >"$$WEFT_TEST_BINARIES"; \
 	status=0; \

@@ -8,6 +8,7 @@ mod lab {
     mod cuts;
     mod demo;
     mod discovery;
+    mod docker;
     mod lab_itself;
     mod mtu;
     mod nat;
