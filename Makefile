@@ -14,8 +14,11 @@ UML_TOOLS := linux.uml:user-mode-linux modprobe:kmod iptables-legacy:iptables ov
 # And for real container runtimes that speak CNI.
 CNI_TOOLS := podman:podman ctr:containerd runc:runc busybox:busybox-static /usr/lib/cni/host-local:containernetworking-plugins
 
-.PHONY: help deps uml-deps cni-deps root build release demo lab lab-down test bench bench-uml bench-switching bench-names \
-        bench-cni bench-allocation fuzz lint
+# The same for what is tested with Docker engines, which the tests start and stop themselves.
+ENGINE_TOOLS := dockerd:docker.io runc:runc iptables:iptables busybox:busybox-static
+
+.PHONY: help deps uml-deps cni-deps engine-deps root build release image docker-plugin demo lab lab-down test bench bench-uml \
+        bench-switching bench-names bench-cni bench-allocation fuzz lint
 
 help: ## Show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +67,9 @@ uml-deps: deps ## Install what is missing to test in a User-Mode-Linux kernel
 cni-deps: deps ## Install what is missing to test with real container runtimes that speak CNI
 	$(call install_optional,$(CNI_TOOLS),TESTS WITH PODMAN AND CONTAINERD)
 
+engine-deps: deps ## Install what is missing to test with Docker engines
+	$(call install_optional,$(ENGINE_TOOLS),TESTS WITH DOCKER ENGINES)
+
 root:
 	@if [ "$$(id -u)" != 0 ]; then echo "weft: network namespaces are made here: run this as root" >&2; exit 1; fi
 
@@ -72,6 +78,18 @@ build: deps ## Build the weft program and the lab
 
 release: deps ## Build the weft program and the lab, optimised
 	cargo build --release -p weft-cmd -p weft-integration --bins
+
+# What is in the image besides weft: nft for `weft expose`, iptables beside Docker, and busybox to look around with.
+IMAGE_PROGRAMS = $(CARGO_TARGET_DIR)/release/weft nft iptables ip6tables busybox
+
+image: release engine-deps ## Make the image `weft` with the Docker engine of this machine
+	docker/rootfs.sh target/image $(IMAGE_PROGRAMS)
+	docker build -f docker/Dockerfile -t weft .
+
+docker-plugin: release engine-deps ## Make Docker's managed plugin `weft` in the engine of this machine, not yet enabled
+	docker/rootfs.sh target/plugin/rootfs $(IMAGE_PROGRAMS)
+	cp docker/plugin/config.json target/plugin/
+	docker plugin create weft target/plugin
 
 demo: root release ## Show Weft working: three hosts, containers, encryption, a cut and its healing
 	@"$$CARGO_TARGET_DIR/release/demo"
@@ -83,7 +101,7 @@ lab-down: root release ## Remove what `make lab` made
 	@"$$CARGO_TARGET_DIR/release/demo" lab down
 
 test: export WEFT_TEST_BINARIES = $(CARGO_TARGET_DIR)/test-binaries.json
-test: root uml-deps cni-deps build ## Run all tests: unit, property, simulator, lab
+test: root uml-deps cni-deps engine-deps build ## Run all tests: unit, property, simulator, lab
 	@rm -rf "$$CARGO_TARGET_DIR/debug/scenarios"; \
 	cargo test --workspace --all-features --no-run --message-format=json-render-diagnostics >"$$WEFT_TEST_BINARIES"; \
 	status=0; \

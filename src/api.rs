@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod allocation;
+pub mod endpoint;
 pub mod text;
 
 use std::net::{IpAddr, SocketAddr};
@@ -329,7 +330,7 @@ pub struct AttachRequest<A = WantedAddress> {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// Where to.
-    pub dst: ipnet::IpNet,
+    pub dst: IpNet,
     /// By way of whom; none: directly. It need not be in a subnet of the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gw: Option<IpAddr>,
@@ -352,7 +353,7 @@ pub struct Route {
 
 impl Route {
     /// A route that says no more than this.
-    pub fn new(dst: ipnet::IpNet, gw: Option<IpAddr>) -> Self {
+    pub fn new(dst: IpNet, gw: Option<IpAddr>) -> Self {
         Self { dst, gw, mtu: None, advmss: None, priority: None, table: None, scope: None }
     }
 }

@@ -8,13 +8,13 @@ use weft_plugin::client::Client;
 
 use crate::{
     cli::{Attach, Detach, Expose, Hide},
-    names, output,
+    docker, names, output,
 };
 
 /// Plugs a container in.
 pub(crate) fn attach(client: &Client, attach: Attach) -> anyhow::Result<()> {
     let Attach { no_multicast_route, names, json, addresses, container } = attach;
-    let addresses = parsed(&addresses)?;
+    let (container, addresses) = (docker::resolved(&container)?, parsed(&addresses)?);
     let request =
         AttachRequest { container: container.clone(), addresses, no_multicast_route, ..AttachRequest::default() };
     let attached: Addresses = client.post("/attach", &request)?;
@@ -25,7 +25,8 @@ pub(crate) fn attach(client: &Client, attach: Attach) -> anyhow::Result<()> {
 /// Unplugs a container, wholly or in part.
 pub(crate) fn detach(client: &Client, detach: Detach) -> anyhow::Result<()> {
     let Detach { json, addresses, container } = detach;
-    let request = AttachRequest { container, addresses: parsed(&addresses)?, ..AttachRequest::default() };
+    let (container, addresses) = (docker::resolved(&container)?, parsed(&addresses)?);
+    let request: AttachRequest = AttachRequest { container, addresses, ..AttachRequest::default() };
     show(&client.post("/detach", &request)?, json)
 }
 
@@ -47,7 +48,8 @@ pub(crate) fn hide(client: &Client, hide: Hide) -> anyhow::Result<()> {
 /// Lists what is attached; only `containers`, if any are named.
 pub(crate) fn ps(client: &Client, containers: &[String], json: bool) -> anyhow::Result<()> {
     let mut attachments: Vec<Attachment> = client.get("/ps")?;
-    attachments.retain(|attachment| containers.is_empty() || containers.contains(&attachment.container));
+    let names = containers.iter().map(|name| docker::names(name)).collect::<anyhow::Result<Vec<_>>>()?.concat();
+    attachments.retain(|attachment| containers.is_empty() || names.contains(&attachment.container));
     if json {
         return output::json(&attachments);
     }

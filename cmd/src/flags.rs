@@ -20,6 +20,7 @@ use weft::{
     names::DnsName,
     node::input::Target,
 };
+use weft_plugin::docker::Scope;
 use weft_router::{
     dns::{Listen, PORT},
     fastdp::{Mode, ModeError},
@@ -130,6 +131,16 @@ pub(crate) struct RouterFlags {
     #[arg(long, conflicts_with_all = ["ipalloc_range", "ipalloc_default_subnet", "ipalloc_init"], help_heading = "Addresses")]
     #[serde(alias = "no-ipalloc")]
     pub(crate) no_ipalloc: bool,
+    /// Whether containers of Docker use this network by `docker run --net weft`: `auto` if Docker is on this host and this is
+    /// its one router (with the default --run-dir), `off`, or the directory where Docker looks for plugins' sockets [default: auto]
+    #[arg(long, value_name = "MODE", help_heading = "Docker")]
+    #[serde(alias = "docker-plugin")]
+    pub(crate) docker_plugin: Option<DockerPlugin>,
+    /// Whose Docker's networks are: `local` for those of each engine, `global` for those of a swarm, by a managed plugin
+    /// [default: local]
+    #[arg(long, value_name = "SCOPE", help_heading = "Docker")]
+    #[serde(alias = "docker-scope")]
+    pub(crate) docker_scope: Option<DockerScope>,
 
     /// Where status and metrics are served by HTTP, read-only; `off` for nowhere [default: 127.0.0.1:6784]
     #[arg(long, value_name = "ADDRESS:PORT", help_heading = "Watching")]
@@ -168,6 +179,42 @@ impl FromStr for Fastdp {
     type Err = ModeError;
 
     fn from_str(text: &str) -> Result<Self, ModeError> {
+        text.parse().map(Self)
+    }
+}
+
+/// Whether there is a plugin for Docker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum DockerPlugin {
+    /// If Docker is there.
+    Auto,
+    /// There is none.
+    Off,
+    /// Its socket is in this directory.
+    In(PathBuf),
+}
+
+impl FromStr for DockerPlugin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "off" => Ok(Self::Off),
+            path if path.starts_with('/') => Ok(Self::In(path.into())),
+            _ => Err(format!("`{text}` is neither `auto` nor `off` nor a directory that begins with `/`")),
+        }
+    }
+}
+
+/// Whose Docker's networks are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct DockerScope(pub(crate) Scope);
+
+impl FromStr for DockerScope {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
         text.parse().map(Self)
     }
 }
@@ -327,7 +374,19 @@ impl<'de> Deserialize<'de> for Subnet {
     }
 }
 
+impl<'de> Deserialize<'de> for DockerPlugin {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer)
+    }
+}
+
 impl<'de> Deserialize<'de> for IpallocInit {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        from_text(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for DockerScope {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         from_text(deserializer)
     }

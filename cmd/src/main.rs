@@ -5,6 +5,7 @@ mod addresses;
 mod cli;
 mod cni;
 mod containers;
+mod docker;
 mod flags;
 mod handover;
 mod kubernetes;

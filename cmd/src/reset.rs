@@ -7,6 +7,7 @@ use weft_router::Config;
 
 use crate::{
     cli::{Dirs, Globals},
+    docker,
     flags::RouterFlags,
     launch::LOGS,
     settings::Settings,
@@ -16,6 +17,10 @@ use crate::{
 /// Stops the router if it runs, and removes all that it made.
 pub(crate) fn reset(globals: &Globals) -> anyhow::Result<()> {
     let settings = Settings::without_secret(RouterFlags::default(), globals)?;
+    if let Some(docker) = &settings.docker {
+        // While the plugin is there, which Docker asks to let it go.
+        docker::remove_network(&docker.engine);
+    }
     let config = settings.config();
     stop::end(&Dirs { data: config.data_dir.clone(), run: config.run_dir.clone() }, "/reset")?;
     // A router that was told to has done this itself; one that was killed, or ran before, has not.

@@ -2,7 +2,7 @@
 
 use clap::ArgMatches;
 
-use crate::{cli::Globals, flags::RouterFlags, handover, logging, settings::Settings};
+use crate::{cli::Globals, docker::Plugin, flags::RouterFlags, handover, logging, settings::Settings};
 
 /// Runs the router until it is told to stop.
 pub(crate) fn router(
@@ -18,10 +18,14 @@ pub(crate) fn router(
     }
     let settings = Settings::gather(flags, &globals)?;
     logging::start(settings.log_level, settings.log_format);
+    let docker = settings.docker.clone();
     let config = settings.into_config()?;
     if config.secret.is_open() {
         tracing::warn!("no secret is given: whoever reaches this port may join, and frames are not protected");
     }
-    weft_router::run(config)?;
+    let plugin = docker.map(Plugin::start).transpose()?;
+    let ended = weft_router::run(config);
+    drop(plugin);
+    ended?;
     Ok(())
 }

@@ -2,20 +2,27 @@
 
 mod allocation;
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail, ensure};
 use weft::{id::Nickname, link::keys::REKEY_AFTER};
+use weft_plugin::docker::{self, Scope};
 use weft_router::{
     Config,
-    config::{DEFAULT_BRIDGE, DEFAULT_CONN_LIMIT, DEFAULT_HTTP_ADDR},
+    config::{DEFAULT_BRIDGE, DEFAULT_CONN_LIMIT, DEFAULT_HTTP_ADDR, DEFAULT_RUN_DIR},
     dns::{DEFAULT_DOMAIN, DEFAULT_RESOLV_CONF, DEFAULT_TTL, DnsConfig, Listen},
     fastdp::Mode,
 };
 
 use crate::{
     cli::Globals,
-    flags::{DnsListen, Fastdp, HttpAddr, LogFormat, LogLevel, Mtu, RekeyAfter, RouterFlags},
+    docker::engine_socket,
+    flags::{
+        DnsListen, DockerPlugin, DockerScope, Fastdp, HttpAddr, LogFormat, LogLevel, Mtu, RekeyAfter, RouterFlags,
+    },
     password::{self, Source},
 };
 
@@ -34,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) log_format: LogFormat,
     /// Where the secret is.
     pub(crate) password: Option<Source>,
+    /// What Docker's plugin is told, if there is one.
+    pub(crate) docker: Option<docker::Settings>,
     allow_weak_password: bool,
     config: Config,
 }
@@ -67,6 +76,14 @@ impl Settings {
             Some(HttpAddr(address)) => address,
             None => DEFAULT_HTTP_ADDR.parse().ok(),
         };
+        let mode = flags.docker_plugin.or(file.docker_plugin).unwrap_or(DockerPlugin::Auto);
+        let scope = flags.docker_scope.or(file.docker_scope).map_or(Scope::Local, |DockerScope(scope)| scope);
+        let docker = plugin_directory(mode, &dirs.run, docker::is_here()).map(|plugins| docker::Settings {
+            plugins,
+            engine: engine_socket(),
+            router: Config::socket_path(&dirs.run),
+            scope,
+        });
         let network = flags.network.or(file.network).unwrap_or_default();
         let no_dns = flags.no_dns || (file.no_dns && flags.dns_listen.is_none());
         let listen = flags.dns_listen.or(file.dns_listen).map_or(Listen::Bridge, |DnsListen(listen)| listen);
@@ -106,6 +123,7 @@ impl Settings {
             log_level: flags.log_level.or(file.log_level).unwrap_or(LogLevel::Info),
             log_format: flags.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
             password,
+            docker,
             allow_weak_password,
             config,
         })
@@ -170,6 +188,15 @@ fn parse(text: &str) -> anyhow::Result<RouterFlags> {
         let line = before.matches('\n').count() + 1;
         anyhow::anyhow!("line {line}: {}", error.message())
     })
+}
+
+/// Where the socket of Docker's plugin is, if there is one. Of several routers on a host the one with the default directory is Docker's.
+fn plugin_directory(mode: DockerPlugin, run_dir: &Path, is_here: bool) -> Option<PathBuf> {
+    match mode {
+        DockerPlugin::Auto => (is_here && run_dir == Path::new(DEFAULT_RUN_DIR)).then(|| docker::PLUGINS.into()),
+        DockerPlugin::Off => None,
+        DockerPlugin::In(directory) => Some(directory),
+    }
 }
 
 fn hostname() -> anyhow::Result<Nickname> {

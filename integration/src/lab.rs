@@ -17,6 +17,7 @@ pub mod command;
 pub mod container;
 pub mod cut;
 pub mod datagram;
+pub mod engine;
 pub mod garbage;
 pub mod host;
 pub mod mesh;

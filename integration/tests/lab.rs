@@ -11,6 +11,7 @@ mod lab {
     mod cuts;
     mod demo;
     mod discovery;
+    mod docker;
     mod lab_itself;
     mod mtu;
     mod names;

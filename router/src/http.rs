@@ -3,7 +3,7 @@
 //! ```text
 //! weft.sock (0600) ── whole() ───┬── status, report, dns, metrics, health, ready ──▶ control task (a question, an answer)
 //! 127.0.0.1:6784 ─── reading() ──┘
-//! weft.sock ──────── whole() ─────── connect, forget, attach, detach, expose, hide, ps, dns/add, dns/remove, ipam/…, stop, reset
+//! weft.sock ──────── whole() ─────── connect, forget, attach, detach, expose, hide, endpoint, ps, dns/…, ipam/…, stop, reset
 //! ```
 //! Runs on a runtime and thread of its own, so that a scrape never delays the control task. Every call has a deadline.
 //! Answers are built from what the control task says and from counters that the data plane puts up anyway: no call
@@ -86,6 +86,8 @@ pub(crate) fn whole(api: Api) -> Router {
         .route("/detach", post(orders::detach))
         .route("/expose", post(orders::expose))
         .route("/hide", post(orders::hide))
+        .route("/endpoint", post(orders::endpoint))
+        .route("/endpoint/remove", post(orders::remove_endpoint))
         .route("/ps", get(orders::ps))
         .route("/reset", post(orders::reset))
         .layer(middleware::from_fn_with_state(HOST_DEADLINE, guard::deadline));

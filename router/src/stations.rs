@@ -29,7 +29,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use weft::{
-    api::{AttachRequest, Attachment, ExposeRequest, allocation::AllocationError},
+    api::{
+        AttachRequest, Attachment, ExposeRequest,
+        allocation::AllocationError,
+        endpoint::{EndpointRequest, FreeEnd},
+    },
     id::Mac,
     names::Held,
     node::input::Input,
@@ -76,6 +80,10 @@ pub(crate) enum Operation {
     Expose(ExposeRequest, oneshot::Sender<Outcome<Vec<IpNet>>>),
     /// Take them back.
     Hide(ExposeRequest, oneshot::Sender<Outcome<Vec<IpNet>>>),
+    /// Make a device whose other end somebody else puts into a container.
+    Endpoint(EndpointRequest, oneshot::Sender<Outcome<FreeEnd>>),
+    /// Remove one, by its name.
+    RemoveEndpoint(String, oneshot::Sender<Outcome<()>>),
     /// Say what is plugged in, and let the node know.
     List(oneshot::Sender<Outcome<Vec<Attachment>>>),
 }
@@ -202,6 +210,12 @@ impl Stations {
             }
             Operation::Hide(request, answer) => {
                 self.spawn(|worker| async move { worker.answer(worker.hide(request), answer).await });
+            }
+            Operation::Endpoint(request, answer) => {
+                self.spawn(|worker| async move { worker.answer(worker.endpoint(request), answer).await });
+            }
+            Operation::RemoveEndpoint(name, answer) => {
+                self.spawn(|worker| async move { worker.answer(worker.remove_endpoint(name), answer).await });
             }
             Operation::List(answer) => {
                 let _ = answer.send(self.compare().await);

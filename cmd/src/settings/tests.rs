@@ -47,6 +47,8 @@ fn every_key_of_the_file_is_understood() {
         ipalloc_range = ['10.2.0.0/16', 'fd02::/64']
         ipalloc_default_subnet = ['10.2.3.0/24', 'fd02::/64']
         ipalloc_init = 'consensus=3'
+        docker_plugin = '/plugins'
+        docker_scope = 'global'
         http_addr = 'off'
         dns_domain = 'Example.net.'
         dns_ttl = 30
@@ -223,4 +225,18 @@ fn settle(file: &str, env_password: Option<&str>, flags: &[&str]) -> anyhow::Res
     let cli = Cli::parse_from(["weft", "router"].iter().chain(flags));
     let Verb::Router { flags, .. } = cli.verb else { panic!("not router") };
     Settings::new(*flags, &cli.globals, env_password.map(str::to_owned), parse(file)?)
+}
+
+#[test]
+fn one_router_of_a_host_is_dockers() {
+    let default = Path::new(DEFAULT_RUN_DIR);
+    let at = |mode, run_dir, is_here| plugin_directory(mode, run_dir, is_here);
+    assert_eq!(at(DockerPlugin::Auto, default, true), Some(docker::PLUGINS.into()));
+    assert_eq!(at(DockerPlugin::Auto, default, false), None);
+    assert_eq!(at(DockerPlugin::Auto, Path::new("/other"), true), None);
+    assert_eq!(at(DockerPlugin::Off, default, true), None);
+    let settings = settle("docker_plugin = '/p'", None, &["--docker-scope", "global", "--run-dir", "/r"]).unwrap();
+    let told = settings.docker.unwrap();
+    assert_eq!((told.plugins, told.router, told.scope), ("/p".into(), "/r/weft.sock".into(), Scope::Global));
+    assert!(settle("", None, &["--docker-plugin", "off"]).unwrap().docker.is_none());
 }

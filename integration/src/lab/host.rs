@@ -51,6 +51,7 @@ struct Inner {
     v6: Ipv6Addr,
     launched: Mutex<Vec<String>>,
     foreground: Mutex<Option<Child>>,
+    env: Mutex<Vec<(String, String)>>,
 }
 
 impl Host {
@@ -87,8 +88,8 @@ impl Host {
     fn new(name: &str, lab_dir: &Path, namespace: Namespace, v4: Ipv4Addr, v6: Ipv6Addr) -> Result<Self> {
         let dir = lab_dir.join(name);
         fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
-        let (launched, foreground) = (Mutex::default(), Mutex::default());
-        Ok(Self(Arc::new(Inner { name: name.to_owned(), dir, namespace, v4, v6, launched, foreground })))
+        let (launched, foreground, env) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self(Arc::new(Inner { name: name.to_owned(), dir, namespace, v4, v6, launched, foreground, env })))
     }
 
     /// Its name, also the router's nickname and the name of its port on the switch.
@@ -157,9 +158,14 @@ impl Host {
         self.0.namespace.run("ethtool").args(["-K", UNDERLAY]).args(offloads).checked().map(drop)
     }
 
+    /// Has all `weft` commands from now on run with a variable of the environment.
+    pub fn set_env(&self, name: &str, value: &str) {
+        lock(&self.0.env).push((name.to_owned(), value.to_owned()));
+    }
+
     /// A `weft` command on this host.
     pub fn weft<S: AsRef<str>>(&self, args: &[S]) -> Result<Run> {
-        Ok(self
+        let run = self
             .0
             .namespace
             .run(binary()?)
@@ -167,7 +173,8 @@ impl Host {
             .env("WEFT_DATA_DIR", self.data_dir())
             .env("WEFT_RUN_DIR", self.run_dir())
             .env("NO_COLOR", "1")
-            .deadline(VERB_DEADLINE))
+            .deadline(VERB_DEADLINE);
+        Ok(lock(&self.0.env).iter().fold(run, |run, (name, value)| run.env(name, value)))
     }
 
     /// `weft launch ARGS`: in the background; returns when it is ready.

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use anyhow::{Context, Result};
 
-use super::namespace::{NAMES, Namespace};
+use super::{
+    engine,
+    namespace::{NAMES, Namespace},
+};
 
 /// Names of labs that belong to a process begin so; the process id and a counter follow.
 pub const OWNED: &str = "weft-t";
@@ -28,6 +31,7 @@ pub fn remove(name: &str) {
     for namespace in namespaces(name) {
         namespace.remove();
     }
+    engine::end_control_groups(&format!("{name}-"));
     // Gone already, or a last file was written meanwhile: the next sweep sees it again.
     let _ = fs::remove_dir_all(directory(name));
 }

@@ -10,6 +10,8 @@ use crate::demo::screen;
 
 /// The column of what is a test of a guest's kernel by itself, and of the guests themselves.
 pub const GUEST: &str = "uml";
+/// The column of what needs programs of others, such as container engines.
+pub const ENGINE: &str = "engine";
 
 /// The program.
 pub fn main() -> ExitCode {
@@ -24,7 +26,8 @@ pub fn main() -> ExitCode {
 
 /// The table, the reasons below it, and what else ran in guests.
 pub fn text(records: &[Record]) -> String {
-    let (others, pairs): (Vec<_>, Vec<_>) = records.iter().partition(|record| record.column == GUEST);
+    let (others, pairs): (Vec<_>, Vec<_>) =
+        records.iter().partition(|record| [GUEST, ENGINE].contains(&record.column.as_str()));
     let rows: BTreeSet<&str> = pairs.iter().map(|record| record.row.as_str()).collect();
     let width = rows.iter().map(|row| row.len()).max().unwrap_or(0) + 2;
     let mut text = format!("{:width$}", "");
@@ -47,7 +50,8 @@ pub fn text(records: &[Record]) -> String {
         let note = record.note.lines().next().unwrap_or_default();
         let _ = write!(text, "\n{:width$}{} {:.0} s  {note}", record.row, word(record.verdict), record.seconds);
     }
-    let guests: Vec<f64> = others.iter().filter(|record| record.seconds > 0.0).map(|record| record.seconds).collect();
+    let ran = others.iter().filter(|record| record.column == GUEST && record.seconds > 0.0);
+    let guests: Vec<f64> = ran.map(|record| record.seconds).collect();
     let seconds = guests.iter().fold(0.0, |sum, seconds| sum + seconds);
     let _ = write!(text, "\nUser-Mode Linux: {} guests, {seconds:.0} s", guests.len());
     text

@@ -30,6 +30,14 @@ pub(crate) fn checked(asked: &[IpNet]) -> Result<Vec<IpNet>, HostError> {
     Ok(addresses)
 }
 
+/// As [`checked`], where none is well too.
+///
+/// # Errors
+/// [`HostError::UnusableAddress`] for one that no station can have.
+pub(crate) fn optional(asked: &[IpNet]) -> Result<Vec<IpNet>, HostError> {
+    if asked.is_empty() { Ok(Vec::new()) } else { checked(asked) }
+}
+
 /// Those of the addresses asked for that a station does not have yet.
 ///
 /// # Errors

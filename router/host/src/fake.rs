@@ -13,7 +13,10 @@ use std::{
 use ipnet::IpNet;
 use tokio::sync::watch;
 use weft::{
-    api::{AttachRequest, Attachment, ExposeRequest},
+    api::{
+        AttachRequest, Attachment, ExposeRequest,
+        endpoint::{EndpointRequest, FreeEnd},
+    },
     id::Mac,
 };
 
@@ -38,6 +41,8 @@ struct State {
     namespaces: BTreeMap<String, Vec<IpNet>>,
     /// What is attached under a name of its own, and in which namespace.
     names: BTreeMap<String, String>,
+    /// Free ends and what they will be given.
+    endpoints: BTreeMap<String, (Mac, Vec<IpNet>)>,
     exposed: Vec<IpNet>,
     unmasqueraded: Vec<IpNet>,
     routes: Vec<HostRoute>,
@@ -175,13 +180,36 @@ impl Host for FakeHost {
         })
     }
 
+    fn endpoint(&self, request: EndpointRequest) -> Answer<FreeEnd> {
+        self.answer(|state| {
+            let asked = addressing::optional(&request.addresses)?;
+            let mtu = state.bridge()?.mtu;
+            let has = state.endpoints.get(&request.name).map(|(_, has)| has.clone()).unwrap_or_default();
+            addressing::missing(&asked, &has, &state.taken(&request.name))?;
+            let number = u8::try_from(state.endpoints.len()).unwrap_or(u8::MAX);
+            let mac = request.mac.unwrap_or(Mac([2, 0, 0, 0, 1, number]));
+            let device = format!("free{number}");
+            state.endpoints.insert(request.name, (mac, asked));
+            Ok(FreeEnd { device, mac, mtu: request.mtu.unwrap_or(mtu).min(mtu) })
+        })
+    }
+
+    fn remove_endpoint(&self, name: String) -> Answer<()> {
+        self.answer(|state| {
+            state.endpoints.remove(&name);
+            Ok(())
+        })
+    }
+
     fn attachments(&self) -> Answer<Vec<Attachment>> {
         self.answer(|state| {
             let Some(bridge) = &state.bridge else { return Ok(Vec::new()) };
             let exposed = (EXPOSED.to_owned(), bridge.mac, &state.exposed);
             let containers =
                 (1..).zip(&state.namespaces).map(|(n, (name, has))| (state.called(name), Mac([2, 0, 0, 0, 0, n]), has));
-            let all = std::iter::once(exposed).chain(containers).filter(|(_, _, addresses)| !addresses.is_empty());
+            let endpoints = state.endpoints.iter().map(|(name, (mac, has))| (name.clone(), *mac, has));
+            let plugged = containers.filter(|(_, _, addresses)| !addresses.is_empty()).chain(endpoints);
+            let all = std::iter::once(exposed).filter(|(_, _, addresses)| !addresses.is_empty()).chain(plugged);
             Ok(all.map(|(container, mac, has)| Attachment { container, mac, addresses: has.clone() }).collect())
         })
     }
@@ -253,7 +281,9 @@ impl State {
     /// The addresses of all but one, with who has them.
     fn taken(&self, except: &str) -> Vec<(IpNet, String)> {
         let containers = self.namespaces.iter().filter(|(name, _)| *name != except);
+        let endpoints = self.endpoints.iter().filter(|(name, _)| *name != except).map(|(name, (_, has))| (name, has));
         let mut taken: Vec<(IpNet, String)> = containers
+            .chain(endpoints)
             .flat_map(|(name, has)| has.iter().map(move |net| (*net, format!("container \"{name}\""))))
             .collect();
         if except != EXPOSED {

@@ -8,7 +8,10 @@ use std::{future::Future, net::IpAddr, pin::Pin};
 use ipnet::IpNet;
 use tokio::sync::watch;
 use weft::{
-    api::{AttachRequest, Attachment, ExposeRequest},
+    api::{
+        AttachRequest, Attachment, ExposeRequest,
+        endpoint::{EndpointRequest, FreeEnd},
+    },
     id::{Mac, PeerName},
 };
 
@@ -58,6 +61,19 @@ pub trait Host: Send + Sync {
     /// # Errors
     /// No such namespace, or one that cannot be used; or what the kernel says.
     fn detach(&self, request: AttachRequest<IpNet>) -> Answer<Vec<IpNet>>;
+
+    /// Makes a device on the bridge whose other end stays free: whoever asked moves it into a container, renames it and gives it
+    /// the addresses. It is listed among the attachments from now on. Asked again for one that is still free, it answers as before.
+    ///
+    /// # Errors
+    /// As at attach; [`HostError::ForeignDevice`] if the end is in use or the device's name is taken.
+    fn endpoint(&self, request: EndpointRequest) -> Answer<FreeEnd>;
+
+    /// Removes such a device, wherever its other end is; well too if there is none.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn remove_endpoint(&self, name: String) -> Answer<()>;
 
     /// What is plugged in, by name; the bridge itself, if exposed, comes first as [`EXPOSED`].
     ///
@@ -138,11 +154,12 @@ impl BridgeConfig {
     }
 
     pub(crate) fn check(&self) -> Result<(), HostError> {
+        self.mtu.map_or(Ok(()), Self::check_mtu)
+    }
+
+    pub(crate) fn check_mtu(mtu: u32) -> Result<(), HostError> {
         let (least, greatest) = (Self::LEAST_MTU, Self::GREATEST_MTU);
-        match self.mtu {
-            Some(mtu) if !(least..=greatest).contains(&mtu) => Err(HostError::BadMtu { mtu, least, greatest }),
-            Some(_) | None => Ok(()),
-        }
+        if (least..=greatest).contains(&mtu) { Ok(()) } else { Err(HostError::BadMtu { mtu, least, greatest }) }
     }
 }
 

@@ -5,8 +5,10 @@
 //! the kernel itself: devices are known by their marks, so that a killed router's successor finds everything.
 
 mod bridge;
+mod bridged;
 mod container;
 mod device;
+mod endpoint;
 mod expose;
 mod reset;
 mod routes;
@@ -15,7 +17,10 @@ use std::{net::IpAddr, thread::JoinHandle};
 
 use ipnet::IpNet;
 use tokio::sync::{mpsc, oneshot, watch};
-use weft::api::{AttachRequest, Attachment, ExposeRequest};
+use weft::api::{
+    AttachRequest, Attachment, ExposeRequest,
+    endpoint::{EndpointRequest, FreeEnd},
+};
 
 pub(crate) use self::{
     bridge::bridge_mark,
@@ -129,6 +134,14 @@ impl Host for Kernel {
 
     fn detach(&self, request: AttachRequest<IpNet>) -> Answer<Vec<IpNet>> {
         self.ask(move |edge| edge.detach(&request))
+    }
+
+    fn endpoint(&self, request: EndpointRequest) -> Answer<FreeEnd> {
+        self.ask(move |edge| edge.endpoint(&request))
+    }
+
+    fn remove_endpoint(&self, name: String) -> Answer<()> {
+        self.ask(move |edge| edge.remove_endpoint(&name))
     }
 
     fn attachments(&self) -> Answer<Vec<Attachment>> {

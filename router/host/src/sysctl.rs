@@ -2,6 +2,8 @@
 
 use std::{fs, io::ErrorKind, net::IpAddr, path::PathBuf};
 
+use nix::mount::{MsFlags, mount};
+
 use crate::error::HostError;
 
 /// Whether packets are passed on between devices.
@@ -82,9 +84,41 @@ fn write(key: &str, value: &str) -> Result<(), HostError> {
     if is.trim() == value {
         return Ok(());
     }
-    fs::write(path(key), value).map_err(|error| HostError::io(&format!("set the switch net/{key} to {value}"), &error))
+    let written = match fs::write(path(key), value) {
+        Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem && unlock() => fs::write(path(key), value),
+        written => written,
+    };
+    written.map_err(|error| HostError::io(&format!("set the switch net/{key} to {value}"), &error))
+}
+
+/// Makes the switches writable, if a container runtime has laid a read-only view over them, in a mount namespace of ours, and we may
+/// undo that: so a managed plugin of Docker's, which is given the host's network. Whether it did.
+fn unlock() -> bool {
+    mount(None::<&str>, "/proc/sys", None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_BIND, None::<&str>).is_ok()
 }
 
 fn path(key: &str) -> PathBuf {
     PathBuf::from("/proc/sys/net").join(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::tests::stage::on_a_host;
+
+    #[test]
+    fn a_read_only_view_of_the_switches_is_undone_where_it_is_a_mount_of_our_own() {
+        on_a_host(|| {
+            let proc = Some("/proc/sys");
+            mount(proc, "/proc/sys", None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>).unwrap();
+            let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+            mount(None::<&str>, "/proc/sys", None::<&str>, flags, None::<&str>).unwrap();
+            let is = fs::read_to_string(path("ipv6/conf/lo/accept_dad")).unwrap();
+            let other = if is.trim() == "0" { "1" } else { "0" };
+            let refused = fs::write(path("ipv6/conf/lo/accept_dad"), other).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::ReadOnlyFilesystem);
+            write("ipv6/conf/lo/accept_dad", other).unwrap();
+            assert_eq!(fs::read_to_string(path("ipv6/conf/lo/accept_dad")).unwrap().trim(), other);
+        });
+    }
 }

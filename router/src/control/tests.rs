@@ -195,7 +195,7 @@ async fn names_of_the_last_run_are_there_and_changes_are_answered_and_kept() {
     let addresses = vec!["10.0.0.1".parse().unwrap()];
     control.names.kept = vec![Held { owner: owner.clone(), name: name.clone(), addresses: addresses.clone() }];
     let task = tokio::spawn(control.run(sources));
-    let more: Vec<std::net::IpAddr> = vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
+    let more: Vec<IpAddr> = vec!["10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap()];
     let add = NameRequest::Add { owner: owner.clone(), name: name.clone(), addresses: more.clone() };
     assert_eq!(ends.asker.names(add).await.unwrap(), Ok(1));
     let none = NameRequest::Add { owner: owner.clone(), name: name.clone(), addresses: Vec::new() };

@@ -10,6 +10,7 @@ use weft::{
     api::{
         Addresses, AttachRequest, Attachment, ConnectRequest, ExposeRequest, ForgetRequest,
         allocation::{AddressRequest, AllocationError},
+        endpoint::{EndpointRemoval, EndpointRequest, FreeEnd},
     },
     node::input::Input,
 };
@@ -63,6 +64,21 @@ pub(super) async fn expose(state: State<Api>, Body(request): Body<ExposeRequest>
 
 pub(super) async fn hide(state: State<Api>, Body(request): Body<ExposeRequest>) -> Result<Json<Addresses>, Failure> {
     addresses(state, |answer| Operation::Hide(request, answer)).await
+}
+
+pub(super) async fn endpoint(
+    State(api): State<Api>,
+    Body(request): Body<EndpointRequest>,
+) -> Result<Json<FreeEnd>, Failure> {
+    Ok(Json(api.operator.ask(|answer| Operation::Endpoint(request, answer)).await?))
+}
+
+pub(super) async fn remove_endpoint(
+    State(api): State<Api>,
+    Body(EndpointRemoval { name }): Body<EndpointRemoval>,
+) -> Result<StatusCode, Failure> {
+    api.operator.ask(|answer| Operation::RemoveEndpoint(name, answer)).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(super) async fn ps(State(api): State<Api>) -> Result<Json<Vec<Attachment>>, Failure> {

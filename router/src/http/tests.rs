@@ -198,6 +198,25 @@ async fn containers_come_and_go() {
 }
 
 #[tokio::test]
+async fn free_ends_are_made_listed_and_removed() {
+    let served = served().await;
+    let request = json!({ "name": "docker:e1", "addresses": ["10.2.0.1/24"], "mac": "02:42:0a:02:00:01" });
+    let made = served.post("/endpoint", &request).await;
+    assert_eq!(made.status, StatusCode::OK);
+    assert_eq!(made.json()["mac"], "02:42:0a:02:00:01");
+    assert!(!made.json()["device"].as_str().unwrap().is_empty());
+    assert_eq!(served.get("/ps").await.json()[0]["container"], "docker:e1");
+    let taken = served.post("/endpoint", &json!({ "name": "docker:e2", "addresses": ["10.2.0.1/24"] })).await;
+    assert_eq!(taken.status, StatusCode::BAD_REQUEST);
+    assert!(taken.error().contains("docker:e1"), "{}", taken.error());
+    for _ in 0..2 {
+        let removed = served.post("/endpoint/remove", &json!({ "name": "docker:e1" })).await;
+        assert_eq!(removed.status, StatusCode::NO_CONTENT);
+        assert_eq!(served.get("/ps").await.json(), json!([]));
+    }
+}
+
+#[tokio::test]
 async fn orders_to_the_node_are_checked() {
     let served = served().await;
     assert_eq!(
@@ -243,7 +262,7 @@ async fn tcp_reads_and_never_changes_anything() {
     for path in ["/status", "/report", "/metrics", "/health"] {
         assert_eq!(served.tcp(Method::GET, path, "localhost:6784").await.status, StatusCode::OK, "{path}");
     }
-    for path in ["/connect", "/forget", "/attach", "/detach", "/expose", "/hide", "/stop", "/reset"] {
+    for path in ["/connect", "/forget", "/attach", "/detach", "/expose", "/hide", "/endpoint", "/stop", "/reset"] {
         let answer = served.tcp(Method::POST, path, "127.0.0.1").await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path}");
         assert!(answer.error().contains("unix socket"), "{path}");

@@ -12,6 +12,7 @@ use weft::api::{
     AttachRequest, Attachment, ExposeRequest,
     address::WantedAddress,
     allocation::{AddressAnswer, AddressRequest, AllocationError, EXPOSED},
+    endpoint::{self, EndpointRequest, FreeEnd},
 };
 use weft_host::{Host, HostError};
 
@@ -64,10 +65,10 @@ impl Worker {
     }
 
     /// Does an operation, and answers once the node knows of it.
-    pub(super) async fn answer(
+    pub(super) async fn answer<T>(
         &self,
-        operation: impl Future<Output = Outcome<Vec<IpNet>>>,
-        answer: oneshot::Sender<Outcome<Vec<IpNet>>>,
+        operation: impl Future<Output = Outcome<T>>,
+        answer: oneshot::Sender<Outcome<T>>,
     ) {
         let outcome = operation.await;
         let _ = self.plugged_in().await;
@@ -89,6 +90,15 @@ impl Worker {
             Some(name) => Ok(name.clone()),
             None => Ok(self.host.name_of(request.container.clone()).await?),
         }
+    }
+
+    /// Makes a device whose other end somebody else puts into a container, with addresses that they have settled.
+    pub(super) async fn endpoint(&self, request: EndpointRequest) -> Outcome<FreeEnd> {
+        Ok(self.host.endpoint(request).await?)
+    }
+
+    pub(super) async fn remove_endpoint(&self, name: String) -> Outcome<()> {
+        Ok(self.host.remove_endpoint(name).await?)
     }
 
     pub(super) async fn expose(&self, request: ExposeRequest) -> Outcome<Vec<IpNet>> {
@@ -126,7 +136,8 @@ impl Worker {
 
     /// Gives back, after a while, the addresses of containers that are not plugged in any more.
     pub(super) async fn release(self, gone: Vec<String>) {
-        for owner in gone {
+        // Whoever asks for a free end looks after its addresses; and so do plugins that give a container its name.
+        for owner in gone.into_iter().filter(|owner| !owner.starts_with(endpoint::PREFIX)) {
             let _turn = self.turns.take(&owner).await;
             // It may have been plugged in again meanwhile.
             let Ok(listed) = self.host.attachments().await else { continue };
@@ -156,6 +167,9 @@ impl Worker {
     /// Begins to claim what a container has. The node knows of the claim when this returns.
     pub(super) async fn claim(&self, line: Attachment) -> Option<Claim> {
         let Attachment { container: owner, addresses, .. } = line;
+        if owner.starts_with(endpoint::PREFIX) {
+            return None;
+        }
         let addresses: Vec<IpNet> = addresses.into_iter().filter(|net| self.ranges.contain(*net)).collect();
         if addresses.is_empty() {
             return None;

@@ -11,6 +11,9 @@ impl Edge {
         let mut failed = self.unsettle(bridge.as_ref().map(|(link, mark)| (*link, mark)));
         // Only the bridge knows what there is to revert: it stays until that is done, so that a second reset finds it.
         let reverted = failed.is_empty();
+        if bridge.is_some() {
+            self.forget_bridged();
+        }
         let index = bridge.as_ref().map(|(link, _)| link.index);
         failed.extend(ovs::remove(&self.netlink, &self.bridge).err());
         failed.extend(vxlan::remove(&self.netlink, &self.bridge).err());

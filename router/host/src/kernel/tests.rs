@@ -1,3 +1,4 @@
+mod endpoint;
 mod expose;
 mod plugins;
 pub(crate) mod stage;
@@ -364,7 +365,7 @@ fn reset_leaves_the_host_as_it_was() {
         let kernel = launch();
         let container = Container::new();
         done(kernel.attach(to(&container.path, &["10.2.0.1/24"]))).unwrap();
-        done(kernel.expose(stage::host_gets(&["10.2.0.254/24"]))).unwrap();
+        done(kernel.expose(host_gets(&["10.2.0.254/24"]))).unwrap();
         assert!(names().len() > before.len());
         for _ in 0..2 {
             done(kernel.reset()).unwrap();
@@ -387,7 +388,7 @@ fn the_underlay_is_followed() {
         let netlink = Netlink::open().unwrap();
         netlink.add_veth(&Veth { name: "eth0", peer: "eth0", namespace: namespace.fd(), mtu: 1420 }).unwrap();
         let link = netlink.link("eth0").unwrap().unwrap();
-        done(kernel.expose(stage::host_gets(&["10.2.0.254/24"]))).unwrap();
+        done(kernel.expose(host_gets(&["10.2.0.254/24"]))).unwrap();
         netlink.add_address(&link, "203.0.113.1/24".parse().unwrap()).unwrap();
         netlink.set_up(&link).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

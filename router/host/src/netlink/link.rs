@@ -133,16 +133,20 @@ impl Netlink {
         self.change(&format!("mark {}", link.name), RouteNetlinkMessage::SetLink(message), 0)
     }
 
+    /// Changes the Ethernet address of a device.
+    pub(crate) fn set_mac(&self, link: &Link, mac: Mac) -> Result<(), HostError> {
+        let message = LinkUnspec::new_with_index(link.index).address(mac.0.to_vec()).build();
+        self.change(
+            &format!("set the Ethernet address of {} to {mac}", link.name),
+            RouteNetlinkMessage::SetLink(message),
+            0,
+        )
+    }
+
     /// Changes the MTU of a device.
     pub(crate) fn set_mtu(&self, link: &Link, mtu: u32) -> Result<(), HostError> {
         let message = LinkUnspec::new_with_index(link.index).mtu(mtu).build();
         self.change(&format!("set the MTU of {} to {mtu}", link.name), RouteNetlinkMessage::SetLink(message), 0)
-    }
-
-    /// Changes the Ethernet address of a device.
-    pub(crate) fn set_mac(&self, link: &Link, mac: Mac) -> Result<(), HostError> {
-        let message = LinkUnspec::new_with_index(link.index).address(mac.0.to_vec()).build();
-        self.change(&format!("give {} the address {mac}", link.name), RouteNetlinkMessage::SetLink(message), 0)
     }
 
     /// Switches a device on.
