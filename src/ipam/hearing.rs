@@ -70,7 +70,8 @@ impl Ipam {
         let id = world.member(peer).and_then(|member| member.universe);
         let founders = world.founders(peer).map(|founders| Universe::founded(&self.state.ranges, founders));
         let Some(universe) = founders.filter(|universe| Some(universe.id) == id) else { return false };
-        self.found(universe, false);
+        // One who took part in the election since it started is a founder at once: it may be the only one.
+        self.found(universe, !self.was_kept);
         // What was heard before had no universe to compare with.
         let others: Vec<PeerName> = world.entries.origins().filter(|other| *other != peer).collect();
         others.into_iter().for_each(|other| self.hear(other, world));

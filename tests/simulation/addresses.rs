@@ -32,10 +32,6 @@ fn allocate_in(owner: &str, subnet: &str) -> AddressRequest {
     AddressRequest::Allocate { owner: owner.to_owned(), subnets: vec![subnet.parse().unwrap()] }
 }
 
-fn remove(peers: &[PeerName]) -> AddressRequest {
-    AddressRequest::RemovePeers { peers: peers.iter().map(PeerName::to_string).collect() }
-}
-
 impl Mesh {
     /// Asks and waits for the answer; how long that took.
     fn ask(&mut self, id: HostId, request: AddressRequest) -> (Result<AddressAnswer, AllocationError>, Duration) {
@@ -111,6 +107,17 @@ fn hosts_that_start_together_share_the_range_and_give_each_other_more() {
     for id in all {
         let address = mesh.addresses(id, allocate_in("c", "10.34.5.0/24"))[0];
         assert!(given.insert(address), "{address} twice");
+    }
+}
+
+#[test]
+fn the_first_to_ask_need_not_be_the_one_that_others_were_told_of() {
+    // At various moments of the two hosts' meeting.
+    for step in 0..40 {
+        let mut mesh = mesh(2);
+        mesh.sim.run(Duration::from_millis(5 * step));
+        let first = mesh.address(1, "b");
+        assert_ne!(first.addr(), mesh.address(0, "a").addr(), "step {step}");
     }
 }
 
