@@ -216,6 +216,7 @@ pub struct Ipam {
     pending: BTreeMap<u64, Pending>,
     /// Addresses held here that another owner holds, too.
     disputed: BTreeMap<u128, String>,
+    tidied_at: Option<Time>,
     propose_at: Option<Time>,
     seen_ballot: Option<Ballot>,
     /// Since when some space is nobody's.
@@ -231,7 +232,7 @@ impl Ipam {
         let ranges = universe(&config.ranges);
         let mut ipam = Self {
             defaults: default_subnets(&config, &ranges),
-            state: State::fresh(ranges, Life(entropy.number())),
+            state: State::fresh(ranges, Life::first(entropy.number())),
             question: Question::new(&entropy),
             name,
             nickname,
@@ -257,6 +258,7 @@ impl Ipam {
             answered: BTreeMap::new(),
             pending: BTreeMap::new(),
             disputed: BTreeMap::new(),
+            tidied_at: None,
             propose_at: None,
             seen_ballot: None,
             orphans_since: None,
@@ -279,6 +281,9 @@ impl Ipam {
                 Ok(state) if state.left => self.state.bury(MemberId { name: self.name, life: state.life }, true),
                 Ok(mut state) => {
                     state.allotments.keep_from(self.now + KEPT_AFTER_START);
+                    if state.admitted.is_some() {
+                        state.life = state.life.next();
+                    }
                     self.state = state;
                     self.was_kept = true;
                 }
@@ -343,8 +348,10 @@ impl Ipam {
         for _ in 0..ROUNDS_MAX {
             let mut changed = self.elect(world);
             changed |= self.confirm(world);
+            changed |= self.acknowledge(world);
             changed |= self.take_gifts(world);
             changed |= self.answer_wants(world);
+            changed |= self.tidy(world);
             changed |= self.consent(world);
             changed |= self.pursue_reclaim(world);
             changed |= self.serve(world);
@@ -366,8 +373,11 @@ impl Ipam {
         self.unkept = true;
     }
 
+    /// Looks again at this time, if it is yet to come.
     fn look_at(&mut self, at: Time) {
-        self.look_at = Some(self.look_at.map_or(at, |old| old.min(at)));
+        if at > self.now {
+            self.look_at = Some(self.look_at.map_or(at, |old| old.min(at)));
+        }
     }
 
     fn happened(&mut self, event: AddressEvent) {
@@ -380,13 +390,14 @@ impl Ipam {
         for range in universe.share(&self.state.ranges, own) {
             self.state.own(range, Epoch(1));
         }
-        for founder in universe.founders.iter().filter(|founder| **founder != own) {
-            if !self.state.is_removed(*founder) {
-                self.state.known.entry(founder.name).or_insert_with(|| state::Known::new(founder.life));
-            }
+        self.state.admitted = universe.founders.contains(&own).then_some(own.life);
+        if self.state.admitted.is_some() {
+            // The founders know each other; whoever joins later learns who is still there.
+            universe.founders.iter().for_each(|founder| {
+                self.admit(*founder);
+            });
         }
-        self.state.admitted = universe.founders.contains(&own);
-        self.full = full && self.state.admitted;
+        self.full = full && self.state.admitted.is_some();
         self.happened(AddressEvent::Founded { founders: universe.founders.len() });
         self.state.universe = Some(universe);
         self.changed();

@@ -47,9 +47,36 @@ pub struct Epoch(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct UniverseId(pub [u8; 16]);
 
-/// One life of a peer's data: random when they are made.
+/// One life of a peer as a member. Its high bits are its line: random when its data are made. Its low bits count the
+/// times that it was started with them, so that whoever is declared dead and started again is somebody else to those who
+/// acknowledge it, and no one to those who know that it was declared dead.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct Life(pub u64);
+
+impl Life {
+    /// Bits that count starts.
+    const RUN_BITS: u32 = 20;
+
+    /// The first life of a line.
+    pub fn first(random: u64) -> Self {
+        Self(random >> Self::RUN_BITS << Self::RUN_BITS)
+    }
+
+    /// The next life of the same line.
+    pub fn next(self) -> Self {
+        Self(self.0 + u64::from(self != self.last()))
+    }
+
+    /// The last possible life of the line.
+    pub fn last(self) -> Self {
+        Self(self.0 | ((1 << Self::RUN_BITS) - 1))
+    }
+
+    /// Whether both are of one line: what one was given the other has.
+    pub fn is_of_line(self, other: Self) -> bool {
+        self.0 >> Self::RUN_BITS == other.0 >> Self::RUN_BITS
+    }
+}
 
 /// A peer in one life.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -176,6 +203,8 @@ pub struct Asking {
     pub nonce: u64,
     /// Whom; nobody: there is no full member, so all that return are asked.
     pub asked: Vec<PeerName>,
+    /// The last life of its line as a full member; None for who joins.
+    pub since: Option<Life>,
 }
 
 /// An elector's part in the election.
@@ -233,9 +262,9 @@ pub struct Vouch {
 pub enum Verdict {
     /// It is a member, last heard with this version.
     Known(u64),
-    /// Never heard of that life of it.
+    /// Never heard of that line of it.
     Unknown,
-    /// That life of it is over.
+    /// That line of it is over, or goes on elsewhere.
     Removed,
 }
 

@@ -14,7 +14,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{
     Ipam,
     entry::{Gift, Key, MemberId, PARTS_MAX, Want},
-    range::{Range, RangeSet},
+    range::{Range, RangeMap, RangeSet},
     world::World,
 };
 use crate::{id::PeerName, time::Time};
@@ -23,6 +23,11 @@ use crate::{id::PeerName, time::Time};
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 /// How often a quest that found nothing is begun anew.
 const ANEW: Duration = Duration::from_millis(500);
+
+/// Holes in others' space are given back no more often than this.
+const TIDY: Duration = Duration::from_secs(1);
+/// A hole is at most this part of its owner's space.
+const SMALL: u128 = 8;
 
 /// The search for space that somebody else owns.
 #[derive(Clone, Debug)]
@@ -145,7 +150,7 @@ impl Ipam {
     pub(super) fn absent_owners(&self, range: Range, world: World<'_>) -> Vec<PeerName> {
         let is_absent = |name: &PeerName| {
             let Some(id) = self.known_id(*name) else { return false };
-            let is_heard = world.id(*name) == Some(id);
+            let is_heard = world.is_heard(id);
             let owns = || world.claims(*name).any(|(claim, _)| claim.intersection(range).is_some());
             !world.is_there(id) && (!is_heard || owns())
         };
@@ -191,6 +196,39 @@ impl Ipam {
         changed
     }
 
+    /// Gives a range that is free and small beside all that is ours to whoever has a larger one beside it, so that single
+    /// addresses that were asked for do not leave holes for ever. There is a range less after each such gift.
+    pub(super) fn tidy(&mut self, world: World<'_>) -> bool {
+        if !self.full || self.state.claims.len() < 2 || !self.state.gifts.is_empty() {
+            return false;
+        }
+        if let Some(due) = self.tidied_at.map(|at| at + TIDY).filter(|due| *due > self.now) {
+            self.look_at(due);
+            return false;
+        }
+        self.tidied_at = Some(self.now);
+        let there = self.state.known.keys().filter_map(|name| self.known_id(*name)).filter(|id| world.is_there(*id));
+        let mut owners: RangeMap<PeerName> = RangeMap::default();
+        for id in there {
+            world.claims(id.name).for_each(|(range, _)| owners.insert(range, id.name));
+        }
+        let total = self.state.claims.addresses();
+        let hole = self.state.claims.iter().find_map(|(range, epoch)| {
+            let before = range.first.checked_sub(1).and_then(|at| owners.get(at));
+            let after = range.last.checked_add(1).and_then(|at| owners.get(at));
+            let (beside, owner) = before.into_iter().chain(after).max_by_key(|(beside, _)| beside.len())?;
+            // Of equal ones the first by name is the larger, so that two never give to each other at once.
+            let is_smaller = (range.len(), owner) < (beside.len(), self.name);
+            let is_small = is_smaller && range.len() <= total / SMALL;
+            (is_small && self.state.allotments.count(range) == 0).then_some((range, epoch, owner))
+        });
+        let Some((range, epoch, owner)) = hole else { return false };
+        let Some(owner) = self.known_id(owner) else { return false };
+        self.give(owner, 0, vec![(range, epoch)]);
+        self.look_at(self.now + TIDY);
+        true
+    }
+
     /// A range of ours, if nobody has an address of it.
     fn whole(&self, range: Range) -> Option<(Range, super::entry::Epoch)> {
         let (owned, epoch) = self.state.claims.get(range.first)?;
@@ -229,7 +267,9 @@ impl Ipam {
         let givers: Vec<PeerName> = self.givers.iter().copied().collect();
         let mut changed = false;
         for peer in givers {
-            let Some(gift) = world.gift(peer, self.name).filter(|gift| gift.life == self.state.life) else { continue };
+            let Some(gift) = world.gift(peer, self.name).filter(|gift| gift.life.is_of_line(self.state.life)) else {
+                continue;
+            };
             let is_known = world.id(peer).is_some_and(|id| self.state.is_known(id));
             let is_new = self.state.known.get(&peer).is_some_and(|known| gift.number > known.taken);
             let is_promised = |range: Range| {
@@ -263,9 +303,9 @@ impl Ipam {
     /// Gifts that we have, to be told to those who gave them until they know.
     pub(super) fn receipts(&self, world: World<'_>) -> Vec<(MemberId, u64)> {
         let receipt = |peer: &PeerName| {
-            let gift = world.gift(*peer, self.name).filter(|gift| gift.life == self.state.life)?;
+            let gift = world.gift(*peer, self.name).filter(|gift| gift.life.is_of_line(self.state.life))?;
             let id = world.id(*peer)?;
-            let taken = self.state.known.get(peer).filter(|known| known.life == id.life)?.taken;
+            let taken = self.state.known.get(peer).filter(|known| known.life.is_of_line(id.life))?.taken;
             (taken >= gift.number).then_some((id, taken))
         };
         self.givers.iter().filter_map(receipt).collect()
@@ -277,7 +317,7 @@ impl Ipam {
         self.state.claims.iter().for_each(|(range, _)| rest.remove(range));
         self.state.gifts.values().flat_map(|gift| &gift.ranges).for_each(|(range, _)| rest.remove(*range));
         for id in self.state.known.keys().filter_map(|name| self.known_id(*name)) {
-            if world.id(id.name) != Some(id) {
+            if !world.is_heard(id) {
                 continue;
             }
             world.claims(id.name).for_each(|(range, _)| rest.remove(range));

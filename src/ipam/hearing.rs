@@ -97,8 +97,12 @@ impl Ipam {
 
     /// Somebody is dead, it is said.
     pub(super) fn hear_removed(&mut self, member: MemberId) {
-        if member == self.own_id() {
-            self.fence("other peers declared it dead and may have taken over its addresses");
+        let own = self.own_id();
+        if member.name == own.name && member.life.is_of_line(own.life) {
+            // Whoever was acknowledged after it was declared dead goes on.
+            if self.state.admitted.is_none_or(|since| member.life >= since) {
+                self.fence("other peers declared it dead and may have taken over its addresses");
+            }
         } else if !self.state.is_removed(member) {
             self.state.bury(member, false);
             self.happened(AddressEvent::Removed { peer: member.name });
@@ -110,7 +114,7 @@ impl Ipam {
     fn hear_known(&mut self, member: MemberId) {
         if member.name == self.name {
             // An earlier life of ours, of which we know nothing, or nothing any more: we say that it is over.
-            if member.life != self.state.life && !self.state.is_removed(member) {
+            if !member.life.is_of_line(self.state.life) && !self.state.is_removed(member) {
                 self.state.bury(member, false);
                 self.changed();
             }
@@ -121,20 +125,27 @@ impl Ipam {
 
     /// Takes a member into the list, unless its life is over or another life of it is there.
     pub(super) fn admit(&mut self, member: MemberId) -> bool {
-        let has_room = self.state.known.len() < super::entry::MEMBERS_MAX;
-        let is_new = has_room && !self.state.known.contains_key(&member.name) && !self.state.is_removed(member);
-        if is_new && member.name != self.name {
-            self.state.known.insert(member.name, Known::new(member.life));
-            self.unkept = true;
+        if member.name == self.name || self.state.is_removed(member) {
+            return false;
         }
-        self.state.is_known(member)
+        let has_room = self.state.known.len() < super::entry::MEMBERS_MAX;
+        match self.state.known.get_mut(&member.name) {
+            Some(known) if known.life.is_of_line(member.life) && known.life < member.life => known.life = member.life,
+            Some(_) => return self.state.is_known(member),
+            None if has_room => {
+                self.state.known.insert(member.name, Known::new(member.life));
+            }
+            None => return false,
+        }
+        self.unkept = true;
+        true
     }
 
     fn hear_member(&mut self, id: MemberId, member: &Member) {
         match member.standing {
             Standing::Full => {
-                let earlier = self.state.known.get(&id.name).map(|known| MemberId { name: id.name, life: known.life });
-                if let Some(earlier) = earlier.filter(|earlier| *earlier != id && !self.state.is_removed(id)) {
+                let earlier = self.known_id(id.name).filter(|earlier| !earlier.life.is_of_line(id.life));
+                if let Some(earlier) = earlier.filter(|_| !self.state.is_removed(id)) {
                     // Whoever vouched for the new life had its word that the old one is over.
                     self.hear_removed(earlier);
                 }
@@ -151,7 +162,7 @@ impl Ipam {
             }
             Standing::Returning(_) | Standing::Observer | Standing::Elector(_) => {}
         }
-        if let Some(known) = self.state.known.get_mut(&id.name).filter(|known| known.life == id.life) {
+        if let Some(known) = self.state.known.get_mut(&id.name).filter(|known| known.life.is_of_line(id.life)) {
             known.version = known.version.max(member.version);
             known.nickname = Some(member.nickname.clone());
         }
@@ -173,11 +184,10 @@ impl Ipam {
             self.reclaimers.insert(peer);
         }
         let receipt = world.number(peer, Key::Receipt(self.name), self.state.life);
-        let is_there = self
-            .state
-            .gifts
-            .get(&peer)
-            .is_some_and(|gift| gift.life == id.life && receipt.is_some_and(|number| number >= gift.number));
+        let is_there =
+            self.state.gifts.get(&peer).is_some_and(|gift| {
+                gift.life.is_of_line(id.life) && receipt.is_some_and(|number| number >= gift.number)
+            });
         if is_there {
             self.state.gifts.remove(&peer);
             self.changed();
@@ -186,7 +196,7 @@ impl Ipam {
             .state
             .promises
             .get(&peer)
-            .is_some_and(|promise| promise.life == id.life && member.reclaims_over >= promise.number);
+            .is_some_and(|promise| promise.life.is_of_line(id.life) && member.reclaims_over >= promise.number);
         if is_over {
             self.state.promises.remove(&peer);
             self.changed();

@@ -41,8 +41,8 @@ struct StateWire {
     founders: Vec<MemberIdWire>,
     #[prost(fixed64, tag = "5")]
     life: u64,
-    #[prost(bool, tag = "6")]
-    admitted: bool,
+    #[prost(fixed64, optional, tag = "6")]
+    admitted: Option<u64>,
     #[prost(bool, tag = "7")]
     left: bool,
     #[prost(uint64, tag = "8")]
@@ -139,7 +139,7 @@ pub(super) fn encode(state: &State) -> Vec<u8> {
         universe: universe.map(|universe| universe.id.0.to_vec()),
         founders: universe.map(|universe| ids_to_wire(&universe.founders)).unwrap_or_default(),
         life: state.life.0,
-        admitted: state.admitted,
+        admitted: state.admitted.map(|life| life.0),
         left: state.left,
         version: state.version,
         elector: state.elector.as_ref().map(ElectorWire::from),
@@ -179,7 +179,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<State, Malformed> {
         ranges: plain_ranges(&wire.ranges)?,
         universe: universe_from_wire(wire.universe, wire.founders)?,
         life: Life(wire.life),
-        admitted: wire.admitted,
+        admitted: wire.admitted.map(Life),
         left: wire.left,
         version: wire.version,
         elector: wire.elector.map(Elector::try_from).transpose()?,
@@ -285,7 +285,7 @@ mod tests {
         let range = Range::of(&"10.0.0.0/24".parse().unwrap());
         let mut state = State::fresh(vec![range], Life(7));
         state.universe = Some(Universe::founded(&state.ranges, &[member(1), member(2)]));
-        state.admitted = true;
+        state.admitted = Some(Life(6));
         state.version = 9;
         let accepted = Some((Ballot { round: 3, by: member(1).name }, vec![member(1)]));
         let promised = Ballot { round: 4, by: member(2).name };

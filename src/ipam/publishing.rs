@@ -64,7 +64,8 @@ impl Ipam {
             entries.insert(Key::Removed(peer), Value::Lives(lives));
         }
         for id in state.known.keys().filter_map(|name| self.known_id(*name)) {
-            if world.id(id.name) != Some(id) {
+            // Whoever was acknowledged and is not heard to have taken that up is a member nevertheless.
+            if world.id(id.name) != Some(id) || world.member(id.name).is_some_and(|m| m.standing != Standing::Full) {
                 entries.insert(Key::Knows(id.name), Value::Lives(vec![id.life]));
             }
         }
@@ -117,10 +118,10 @@ impl Ipam {
             Standing::Left
         } else if self.full {
             Standing::Full
-        } else if self.state.admitted {
-            Standing::Returning(self.question.asking())
+        } else if self.state.admitted.is_some() {
+            Standing::Returning(self.asking())
         } else {
-            Standing::Joining(self.question.asking())
+            Standing::Joining(self.asking())
         }
     }
 }

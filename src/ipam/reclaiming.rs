@@ -161,7 +161,7 @@ impl Ipam {
 
     /// Space that nobody claims is looked for only when all are heard: members that are not may own it.
     fn may_look_for_orphans(&self, world: World<'_>) -> bool {
-        self.state.known.keys().filter_map(|name| self.known_id(*name)).all(|id| world.id(id.name) == Some(id))
+        self.state.known.keys().filter_map(|name| self.known_id(*name)).all(|id| world.is_heard(id))
     }
 
     /// Others whose consent a reclaim takes, in order.

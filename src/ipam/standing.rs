@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     AddressEvent, Ipam,
-    entry::{Asking, Life, MemberId, Standing, Verdict, Vouch},
+    entry::{Asking, Life, Member, MemberId, Standing, Verdict, Vouch},
     state::State,
     world::World,
 };
@@ -32,14 +32,15 @@ impl Question {
     pub(super) fn new(entropy: &Entropy) -> Self {
         Self { nonce: entropy.number(), asked: BTreeSet::new() }
     }
-
-    /// As it is told.
-    pub(super) fn asking(&self) -> Asking {
-        Asking { nonce: self.nonce, asked: self.asked.iter().copied().collect() }
-    }
 }
 
 impl Ipam {
+    /// What we ask, as it is told.
+    pub(super) fn asking(&self) -> Asking {
+        let asked = self.question.asked.iter().copied().collect();
+        Asking { nonce: self.question.nonce, asked, since: self.state.admitted }
+    }
+
     /// Looks whether we may be a full member; whether we became one.
     pub(super) fn confirm(&mut self, world: World<'_>) -> bool {
         if self.full || self.state.left || self.state.universe.is_none() {
@@ -65,7 +66,7 @@ impl Ipam {
     /// We are a member.
     pub(super) fn become_full(&mut self) {
         self.full = true;
-        self.state.admitted = true;
+        self.state.admitted = Some(self.state.life);
         self.changed();
     }
 
@@ -99,7 +100,7 @@ impl Ipam {
         } else if verdicts.iter().any(is_ahead) {
             self.fence("its stored data are older than what it told other peers");
         } else if wanted && !is_known {
-            if self.state.admitted {
+            if self.state.admitted.is_some() {
                 self.fence("no other peer knows it any more");
             }
         } else {
@@ -110,7 +111,7 @@ impl Ipam {
 
     /// Without any full member: whether we know nobody else, or all others are returning too and none speaks against us.
     fn may_go_on(&mut self, world: World<'_>) -> bool {
-        if !self.state.admitted {
+        if self.state.admitted.is_none() {
             return false;
         }
         let is_new_seed = self.state.version <= 1 && !self.was_kept;
@@ -130,6 +131,18 @@ impl Ipam {
         answers.is_some_and(|verdicts| self.judge(&verdicts, false))
     }
 
+    /// Those who ask us whether they are members are so, from now on, if nothing speaks against it: noted before it is told.
+    pub(super) fn acknowledge(&mut self, world: World<'_>) -> bool {
+        let mut changed = false;
+        for (peer, _) in self.vouches(world) {
+            let Some(id) = world.id(peer) else { continue };
+            let Some(asking) = world.member(peer).and_then(Member::asking) else { continue };
+            let is_fine = matches!(self.verdict(id, asking), Verdict::Known(_)) && !self.state.is_known(id);
+            changed |= is_fine && self.admit(id);
+        }
+        changed
+    }
+
     /// What we say of those who ask.
     pub(super) fn vouches(&self, world: World<'_>) -> Vec<(PeerName, Vouch)> {
         let is_returning = |peer: &&PeerName| {
@@ -146,25 +159,27 @@ impl Ipam {
             let is_asked = if self.full {
                 asking.asked.contains(&self.name)
             } else {
-                self.state.admitted && asking.asked.is_empty() && first.contains(peer)
+                self.state.admitted.is_some() && asking.asked.is_empty() && first.contains(peer)
             };
             let id = MemberId { name: *peer, life: member.life };
             // Another life of it is known as a member: it learns of that and says that it is over, or not.
             let is_answerable = !matches!(member.standing, Standing::Joining(_)) || self.state.is_known(id);
             (is_asked && is_answerable).then(|| {
-                let is_joining = matches!(member.standing, Standing::Joining(_));
-                let removed = if is_joining { self.state.graves() } else { Vec::new() };
-                (*peer, Vouch { nonce: asking.nonce, verdict: self.verdict(id), removed })
+                (*peer, Vouch { nonce: asking.nonce, verdict: self.verdict(id, asking), removed: self.state.graves() })
             })
         };
         self.seekers.iter().filter_map(answer).collect()
     }
 
-    fn verdict(&self, id: MemberId) -> Verdict {
-        match self.state.known.get(&id.name) {
-            _ if self.state.is_removed(id) => Verdict::Removed,
-            Some(known) if known.life == id.life => Verdict::Known(known.version),
-            Some(_) | None => Verdict::Unknown,
+    fn verdict(&self, id: MemberId, asking: &Asking) -> Verdict {
+        let known = self.state.known.get(&id.name).filter(|known| known.life.is_of_line(id.life));
+        match (known, self.state.last_grave(id)) {
+            (Some(known), _) if known.life <= id.life => Verdict::Known(known.version),
+            (Some(_), _) => Verdict::Removed,
+            // It was acknowledged after the removal that we know of.
+            (None, Some(over)) if asking.since.is_some_and(|since| over < since) => Verdict::Known(0),
+            (None, Some(_)) => Verdict::Removed,
+            (None, None) => Verdict::Unknown,
         }
     }
 
@@ -172,7 +187,7 @@ impl Ipam {
     /// and are asked for again.
     pub(super) fn fence(&mut self, reason: &str) {
         let old = self.own_id();
-        let before = std::mem::replace(&mut self.state, State::fresh(Vec::new(), Life(self.entropy.number())));
+        let before = std::mem::replace(&mut self.state, State::fresh(Vec::new(), Life::first(self.entropy.number())));
         self.state.ranges = before.ranges;
         self.state.universe = before.universe;
         self.state.removed = before.removed;
@@ -191,7 +206,7 @@ impl Ipam {
 
     /// The operator says that nobody declared us dead.
     pub(super) fn confirm_alone(&mut self) {
-        if !self.full && self.state.admitted && !self.state.left {
+        if !self.full && self.state.admitted.is_some() && !self.state.left {
             self.become_full();
         }
     }

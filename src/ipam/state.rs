@@ -57,7 +57,7 @@ pub(super) fn seeds(ranges: &[Range], names: &[PeerName]) -> Vec<MemberId> {
         ranges.iter().for_each(|range| hash.update(&range.first.to_be_bytes()));
         names.iter().for_each(|name| hash.update(&name.0));
         hash.update(&name.0);
-        Life(u64::from_be_bytes(first_bytes(hash)))
+        Life::first(u64::from_be_bytes(first_bytes(hash)))
     };
     names.iter().map(|name| MemberId { name: *name, life: life(name) }).collect()
 }
@@ -109,8 +109,8 @@ pub(super) struct State {
     pub(super) universe: Option<Universe>,
     /// Our life.
     pub(super) life: Life,
-    /// This life has been a member.
-    pub(super) admitted: bool,
+    /// The last life of this line as a full member, if it ever was one.
+    pub(super) admitted: Option<Life>,
     /// This life has given everything away.
     pub(super) left: bool,
     /// Changes of what is below, but for allotments, counted.
@@ -153,7 +153,7 @@ impl State {
             ranges,
             universe: None,
             life,
-            admitted: false,
+            admitted: None,
             left: false,
             version: 0,
             elector: None,
@@ -169,9 +169,17 @@ impl State {
         }
     }
 
-    /// Whether a peer's life is over.
+    /// Whether a peer's life, or a later one of its line, is over.
     pub(super) fn is_removed(&self, member: MemberId) -> bool {
-        self.removed.contains_key(&member)
+        let later = member..=MemberId { life: member.life.last(), ..member };
+        self.removed.range(later).next().is_some()
+    }
+
+    /// The last life of a peer's line that is over.
+    pub(super) fn last_grave(&self, member: MemberId) -> Option<Life> {
+        let first = MemberId { life: Life::first(member.life.0), ..member };
+        let line = first..=MemberId { life: member.life.last(), ..member };
+        self.removed.range(line).next_back().map(|(grave, _)| grave.life)
     }
 
     /// Whether a peer in this life is a member.
@@ -184,11 +192,12 @@ impl State {
         let order = self.removed.values().map(|grave| grave.order).max().unwrap_or(0) + 1;
         let grave = self.removed.entry(member).or_insert(Grave { order, settled });
         grave.settled |= settled;
-        if self.is_known(member) {
+        let is_it = |life: Life| life.is_of_line(member.life) && life <= member.life;
+        if self.known.get(&member.name).is_some_and(|known| is_it(known.life)) {
             self.known.remove(&member.name);
+            self.gifts.retain(|to, gift| *to != member.name || !gift.life.is_of_line(member.life));
         }
-        self.gifts.retain(|to, gift| *to != member.name || gift.life != member.life);
-        self.promises.retain(|by, promise| *by != member.name || promise.life != member.life);
+        self.promises.retain(|by, promise| *by != member.name || !is_it(promise.life));
         while self.removed.len() > GRAVES_MAX {
             let oldest = self.removed.iter().min_by_key(|(_, grave)| (!grave.settled, grave.order));
             let Some(oldest) = oldest.map(|(member, _)| *member) else { break };

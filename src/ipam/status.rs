@@ -46,7 +46,7 @@ impl Ipam {
         match () {
             () if self.full && !(self.foreign.is_empty() && self.disputed.is_empty()) => "conflict",
             () if self.full => "ready",
-            () if is_founded && self.state.admitted => "unconfirmed",
+            () if is_founded && self.state.admitted.is_some() => "unconfirmed",
             () if is_founded => "waiting",
             () if self.pending.is_empty() && self.propose_at.is_none() => "idle",
             () if self.config.init.elects() => "electing",
@@ -90,7 +90,7 @@ impl Ipam {
         let mut owned: BTreeMap<PeerName, Vec<Range>> = BTreeMap::new();
         owned.insert(self.name, self.state.claims.iter().map(|(range, _)| range).collect());
         for id in self.state.known.keys().filter_map(|name| self.known_id(*name)) {
-            let is_heard = world.id(id.name) == Some(id);
+            let is_heard = world.is_heard(id);
             let claims = is_heard.then(|| world.claims(id.name).map(|(range, _)| range).collect());
             owned.insert(id.name, claims.unwrap_or_default());
         }

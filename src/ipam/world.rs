@@ -45,6 +45,11 @@ impl<'a> World<'a> {
         self.member(peer).map(|member| MemberId { name: peer, life: member.life })
     }
 
+    /// Whether a peer is heard in this life, or an earlier or later one of its line.
+    pub fn is_heard(self, member: MemberId) -> bool {
+        self.id(member.name).is_some_and(|heard| heard.life.is_of_line(member.life))
+    }
+
     /// Whether a peer is a full member in this life, and gossip reaches it.
     pub fn is_there(self, member: MemberId) -> bool {
         self.reachable.contains(&member.name)
@@ -75,10 +80,10 @@ impl<'a> World<'a> {
         }
     }
 
-    /// A number that a peer tells under `key`, if it is of this life of the peer concerned.
+    /// A number that a peer tells under `key`, if it is of this line of the peer concerned.
     pub fn number(self, by: PeerName, key: Key, of: Life) -> Option<u64> {
         match self.entries.get(by, &key)? {
-            Value::Number { life, number } => (*life == of).then_some(*number),
+            Value::Number { life, number } => life.is_of_line(of).then_some(*number),
             _ => None,
         }
     }

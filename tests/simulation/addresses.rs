@@ -3,7 +3,8 @@
 use ipnet::IpNet;
 use weft::{
     api::allocation::{AddressAnswer, AddressRequest, AddressStatus, AllocationError},
-    ipam::{AllocationConfig, Init},
+    ipam::{AddressEvent, AllocationConfig, Init},
+    node::output::Event,
 };
 
 use super::*;
@@ -166,4 +167,217 @@ fn a_restarted_host_remembers_and_waits_for_another_before_it_gives_out_more() {
     mesh.settle(&[0, 1], 40 * SECOND);
     assert_ne!(mesh.address(0, "new"), other);
     assert_eq!(mesh.address(1, "c"), other);
+}
+
+#[test]
+fn a_dead_host_is_removed_by_one_and_all_its_space_is_given_out_by_all() {
+    let mut mesh = mesh(4);
+    let all = everybody(&mesh);
+    mesh.settle(&all, 20 * SECOND);
+    mesh.address(0, "c");
+    mesh.sim.run(2 * SECOND);
+    let dead = mesh.name(3);
+    let (answer, _) = mesh.ask(1, remove(&[dead]));
+    assert!(matches!(answer, Err(AllocationError::PeerAlive(_))), "{answer:?}");
+    let old_life = mesh.sim.kept(3, 0);
+    mesh.sim.kill(3);
+    mesh.sim.run(15 * SECOND);
+    let (answer, took) = mesh.ask(1, remove(&[dead]));
+    let Ok(AddressAnswer::Removed(removal)) = answer else { panic!("{answer:?}") };
+    assert!(removal.reclaimed > 0 && removal.waiting_for.is_empty(), "{removal:?}");
+    assert!(took < 5 * SECOND, "{took:?}");
+    let owned: u128 = mesh.status(2).peers.iter().map(|peer| peer.addresses).sum();
+    assert_eq!(owned, 1 << 20, "{:#?}", mesh.status(2));
+    let (answer, _) = mesh.ask(2, remove(&["02:00:00:00:00:99".parse().unwrap()]));
+    assert!(matches!(answer, Err(AllocationError::NoSuchPeer(_))), "{answer:?}");
+    // It comes back with what it had: it owns nothing of that any more, and joins anew.
+    let mut config = mesh.configs[3].clone();
+    config.uid = Uid(77);
+    config.started += 100;
+    config.allocation.as_mut().unwrap().kept = old_life;
+    mesh.sim.restart(3, config);
+    mesh.settle(&all, 40 * SECOND);
+    mesh.address(3, "new");
+    let fenced = |event: &Event| matches!(event, Event::Addresses(AddressEvent::Fenced { .. }));
+    assert!(mesh.sim.take_events(3).iter().any(fenced));
+}
+
+#[test]
+fn a_removal_names_those_who_have_to_agree_and_cannot_be_reached() {
+    let mut mesh = mesh(4);
+    let all = everybody(&mesh);
+    mesh.settle(&all, 20 * SECOND);
+    mesh.address(0, "c");
+    mesh.sim.run(2 * SECOND);
+    mesh.sim.kill(2);
+    mesh.sim.kill(3);
+    mesh.sim.run(15 * SECOND);
+    let (answer, _) = mesh.ask(0, remove(&[mesh.name(3)]));
+    let Ok(AddressAnswer::Removed(removal)) = answer else { panic!("{answer:?}") };
+    assert_eq!(removal.waiting_for.iter().map(|peer| peer.name).collect::<Vec<_>>(), [mesh.name(2)]);
+    let (answer, _) = mesh.ask(1, AddressRequest::RemovePeers { peers: vec!["host2".to_owned()] });
+    let Ok(AddressAnswer::Removed(removal)) = answer else { panic!("{answer:?}") };
+    assert!(removal.waiting_for.is_empty() && removal.reclaimed > 0, "{removal:?}");
+    mesh.sim.run(5 * SECOND);
+    let owned: u128 = mesh.status(0).peers.iter().map(|peer| peer.addresses).sum();
+    assert_eq!(owned, 1 << 20, "{:#?}", mesh.status(0));
+}
+
+#[test]
+fn both_halves_of_a_parted_network_give_out_their_own() {
+    let mut mesh = mesh(4);
+    let all = everybody(&mesh);
+    mesh.settle(&all, 20 * SECOND);
+    mesh.address(0, "first");
+    mesh.sim.network.groups = vec![0, 0, 1, 1];
+    mesh.sim.run(20 * SECOND);
+    let mut given = BTreeSet::new();
+    for id in [0, 1, 2, 3, 0, 1, 2, 3] {
+        let owner = format!("c{}", given.len());
+        assert!(given.insert(mesh.address(id, &owner)), "twice");
+    }
+    mesh.sim.network.heal();
+    mesh.settle(&all, 60 * SECOND);
+    assert!(given.insert(mesh.address(2, "last")), "twice");
+    assert_eq!(mesh.status(2).state, "ready");
+}
+
+#[test]
+fn two_networks_that_meet_keep_their_addresses_apart_and_their_traffic_together() {
+    let mut mesh = Mesh::new(
+        4,
+        |config, _| consensus(config),
+        |id| match id {
+            1 => vec![0],
+            3 => vec![2],
+            _ => vec![],
+        },
+    );
+    mesh.attach_all();
+    mesh.settle(&[0, 1], 10 * SECOND);
+    mesh.settle(&[2, 3], 10 * SECOND);
+    mesh.address(1, "c");
+    mesh.address(3, "c");
+    mesh.sim.run(2 * SECOND);
+    for id in 0..4 {
+        mesh.sim.take_events(id);
+    }
+    mesh.sim.tell(1, Input::Connect { targets: vec![Simulation::target(2)], replace: false });
+    let all = everybody(&mesh);
+    mesh.settle(&all, 30 * SECOND);
+    mesh.sim.run(60 * SECOND);
+    mesh.assert_broadcast_exactly_once(&all);
+    for id in all {
+        let status = mesh.status(id);
+        assert_eq!((status.state.as_str(), status.conflicts.len()), ("conflict", 1), "{status:#?}");
+        assert!(status.conflicts[0].contains("weft reset"), "{status:#?}");
+        let conflict = |event: &&Event| matches!(event, Event::Addresses(AddressEvent::Conflict { .. }));
+        assert_eq!(mesh.sim.take_events(id).iter().filter(conflict).count(), 1, "reported once at {id}");
+        mesh.address(id, "another");
+    }
+}
+
+#[test]
+fn observers_start_others_and_do_not_vote() {
+    let init = |id: HostId| if id == 2 { Init::Consensus(Some(2)) } else { Init::Observer };
+    let adjust = |config: &mut NodeConfig, id: HostId| config.allocation = Some(allocation(init(id)));
+    let mut mesh = Mesh::new(3, adjust, |id| if id == 0 { vec![] } else { vec![0] });
+    let all = everybody(&mesh);
+    mesh.settle(&all, 20 * SECOND);
+    mesh.sim.run(5 * SECOND);
+    assert!(all.iter().all(|id| mesh.status(*id).peers.is_empty()), "nobody asked yet");
+    // One elector of two: nothing comes of it.
+    let (answer, _) = mesh.ask(0, allocate("c"));
+    assert!(matches!(answer, Err(AllocationError::NotStarted { .. })), "{answer:?}");
+    // An observer becomes the second one.
+    let mut config = mesh.configs[1].clone();
+    config.uid = Uid(78);
+    config.started += 100;
+    config.allocation = Some(allocation(Init::Consensus(Some(2))));
+    mesh.sim.restart(1, config);
+    mesh.settle(&all, 20 * SECOND);
+    mesh.address(0, "c");
+}
+
+#[test]
+fn seeds_start_apart_and_fit_together() {
+    let mut mesh = Mesh::new(2, |_, _| (), |_| vec![]);
+    let seeds = vec![mesh.name(0), mesh.name(1)];
+    for id in 0..2 {
+        mesh.configs[id].allocation = Some(allocation(Init::Seed(seeds.clone())));
+        mesh.restart_with(id, None);
+    }
+    let (first, second) = (mesh.address(0, "c"), mesh.address(1, "c"));
+    assert_ne!(first, second);
+    mesh.sim.tell(0, Input::Connect { targets: vec![Simulation::target(1)], replace: false });
+    mesh.settle(&[0, 1], 20 * SECOND);
+    mesh.sim.run(5 * SECOND);
+    for id in 0..2 {
+        assert_eq!((mesh.status(id).state.as_str(), mesh.status(id).peers.len()), ("ready", 2));
+    }
+}
+
+#[test]
+fn hosts_are_reset_one_after_the_other() {
+    let mut mesh = mesh(3);
+    let all = everybody(&mesh);
+    mesh.settle(&all, 20 * SECOND);
+    mesh.address(0, "c");
+    mesh.sim.run(2 * SECOND);
+    for id in 0..3 {
+        assert_eq!(mesh.ask(id, AddressRequest::Leave).0, Ok(AddressAnswer::Done));
+        mesh.sim.run(SECOND);
+        mesh.sim.tell(id, Input::Leave);
+        mesh.restart_with(id, None);
+        mesh.settle(&all, 60 * SECOND);
+        mesh.address(id, "again");
+    }
+    let owned: u128 = mesh.status(0).peers.iter().map(|peer| peer.addresses).sum();
+    assert_eq!((owned, mesh.status(0).peers.len()), (1 << 20, 3), "{:#?}", mesh.status(0));
+}
+
+#[test]
+fn another_range_begins_anew() {
+    let mut mesh = mesh(1);
+    mesh.address(0, "c");
+    let ranges = vec!["10.128.0.0/16".parse().unwrap(), "fd00::/64".parse().unwrap()];
+    mesh.configs[0].allocation.as_mut().unwrap().ranges = ranges;
+    mesh.restart_with(0, Some(0));
+    let both: Vec<String> = mesh.addresses(0, allocate("d")).iter().map(IpNet::to_string).collect();
+    assert_eq!(both, ["10.128.0.1/16", "fd00::1/64"]);
+}
+
+#[test]
+fn all_hosts_are_stopped_and_started_again() {
+    let mut mesh = mesh(3);
+    let all = everybody(&mesh);
+    mesh.settle(&all, 20 * SECOND);
+    let held: Vec<IpNet> = all.iter().map(|id| mesh.address(*id, "c")).collect();
+    mesh.sim.run(2 * SECOND);
+    all.iter().for_each(|id| mesh.sim.kill(*id));
+    all.iter().for_each(|id| mesh.restart_with(*id, Some(0)));
+    mesh.settle(&all, 60 * SECOND);
+    for id in all {
+        assert_eq!(mesh.address(id, "c"), held[id]);
+        assert!(!held.contains(&mesh.address(id, "new")));
+    }
+}
+
+#[test]
+fn after_a_restart_alone_the_operator_may_say_that_nobody_declared_it_dead() {
+    let mut mesh = mesh(2);
+    mesh.settle(&[0, 1], 10 * SECOND);
+    mesh.address(0, "c");
+    mesh.sim.run(SECOND);
+    mesh.sim.kill(1);
+    mesh.restart_with(0, Some(0));
+    assert_eq!(mesh.ask(0, AddressRequest::Prime { alone: true }).0, Ok(AddressAnswer::Done));
+    mesh.address(0, "new");
+}
+
+#[test]
+fn without_a_range_there_are_no_addresses() {
+    let mut mesh = Mesh::new(1, |_, _| (), |_| vec![]);
+    assert_eq!(mesh.ask(0, allocate("c")).0, Err(AllocationError::Off));
+    assert_eq!(mesh.status(0).state, "off");
 }

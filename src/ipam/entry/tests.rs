@@ -43,7 +43,7 @@ fn elector(slice: u32, peers: Option<Vec<PeerName>>, accepted: Option<Vec<Member
 
 /// One of each kind, as large as it may be.
 fn values() -> Vec<Value> {
-    let asking = Asking { nonce: 9, asked: (0..8).map(peer).collect() };
+    let asking = Asking { nonce: 9, asked: (0..8).map(peer).collect(), since: Some(Life(3)) };
     let everybody = (0..u16::try_from(SLICE_MAX).unwrap()).map(peer).collect();
     let standings = [
         Standing::Observer,

@@ -95,6 +95,8 @@ struct AskingWire {
     nonce: u64,
     #[prost(bytes = "vec", repeated, tag = "2")]
     asked: Vec<Vec<u8>>,
+    #[prost(fixed64, optional, tag = "3")]
+    since: Option<u64>,
 }
 
 /// An elector's part; the same in gossip and in what is kept.
@@ -258,7 +260,11 @@ impl From<&Member> for MemberWire {
             ranges: member.ranges.iter().map(|range| range_to_wire(*range, Epoch(0))).collect(),
             universe: member.universe.map(|id| id.0.to_vec()),
             standing,
-            asking: asking.map(|a| AskingWire { nonce: a.nonce, asked: names_to_wire(&a.asked) }),
+            asking: asking.map(|a| AskingWire {
+                nonce: a.nonce,
+                asked: names_to_wire(&a.asked),
+                since: a.since.map(|life| life.0),
+            }),
             elector,
             waiting: member.waiting,
             version: member.version,
@@ -309,7 +315,7 @@ fn member_from_wire(origin: PeerName, wire: MemberWire) -> Result<Member, Malfor
 }
 
 fn asking_from_wire(wire: AskingWire) -> Result<Asking, Malformed> {
-    Ok(Asking { nonce: wire.nonce, asked: names_from_wire(wire.asked, ASKED_MAX)? })
+    Ok(Asking { nonce: wire.nonce, asked: names_from_wire(wire.asked, ASKED_MAX)?, since: wire.since.map(Life) })
 }
 
 fn want_from_wire(origin: PeerName, wire: WantWire) -> Result<Want, Malformed> {
