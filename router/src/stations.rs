@@ -172,6 +172,7 @@ fn differences(before: &BTreeMap<Mac, Vec<IpAddr>>, now: &BTreeMap<Mac, Vec<IpAd
 
 #[cfg(test)]
 mod tests {
+    use weft::names::NameRequest;
     use weft_host::{BridgeConfig, FakeHost};
 
     use super::*;
@@ -193,16 +194,18 @@ mod tests {
 
     /// What the node is told next.
     async fn told(asks: &mut mpsc::Receiver<Ask>) -> Input {
-        loop {
-            match asks.recv().await {
-                Some(Ask::Feed(input, done)) => {
-                    done.send(()).unwrap();
-                    return input;
-                }
-                Some(Ask::Names(_, answer)) => answer.send(Ok(0)).unwrap(),
-                Some(Ask::Snapshot(_)) | None => panic!("nothing told"),
-            }
-        }
+        let Some(Ask::Feed(input, done)) = asks.recv().await else { panic!("nothing told") };
+        done.send(()).unwrap();
+        input
+    }
+
+    /// Expects names of `c2` to be removed next: those that led to these addresses, or all.
+    async fn names_removed(asks: &mut mpsc::Receiver<Ask>, addresses: &[&str]) {
+        let Some(Ask::Names(request, answer)) = asks.recv().await else { panic!("no names removed") };
+        let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        let owner = Some("c2".parse().unwrap());
+        assert_eq!(request, NameRequest::Remove { owner, name: None, addresses });
+        answer.send(Ok(0)).unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -230,8 +233,10 @@ mod tests {
         host.detach(attach("c2", &["10.2.0.2/24"])).await.unwrap();
         assert_eq!(told(&mut asks).await, gone(2), "seen by the next scan");
         assert_eq!(told(&mut asks).await, station(2, &["fd00::2"]));
+        names_removed(&mut asks, &["10.2.0.2"]).await;
         host.remove_namespace("c2");
         assert_eq!(told(&mut asks).await, gone(2));
+        names_removed(&mut asks, &[]).await;
 
         let failed = operator.ask(|answer| Operation::Attach(attach("c3", &["10.2.0.3/24"]), answer)).await.unwrap();
         assert_eq!(failed, Err(HostError::NoNamespace("c3".to_owned())));
