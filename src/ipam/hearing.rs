@@ -84,12 +84,14 @@ impl Ipam {
         for (key, value) in world.entries.of(by.name) {
             let Value::Lives(lives) = value else { continue };
             for life in lives {
-                match key {
-                    Key::Removed(name) if is_full || *name == by.name => {
-                        self.hear_removed(MemberId { name: *name, life: *life });
-                    }
-                    Key::Knows(name) if is_full => self.hear_known(MemberId { name: *name, life: *life }),
-                    _ => {}
+                if let Key::Removed(name) = key
+                    && (is_full || *name == by.name)
+                {
+                    self.hear_removed(MemberId { name: *name, life: *life });
+                } else if let Key::Knows(name) = key
+                    && is_full
+                {
+                    self.hear_known(MemberId { name: *name, life: *life });
                 }
             }
         }

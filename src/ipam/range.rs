@@ -55,6 +55,7 @@ impl Range {
     }
 
     /// How many addresses; all of IPv6 counts one less than it has.
+    #[expect(clippy::len_without_is_empty, reason = "a range has one address at least")]
     pub fn len(self) -> u128 {
         (self.last - self.first).saturating_add(1)
     }

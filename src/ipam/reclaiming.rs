@@ -92,7 +92,8 @@ impl Ipam {
         };
         if reclaim.members != members || reclaim.removed != unsettled || reclaim.ranges.iter().any(|r| is_taken(*r)) {
             self.withdraw();
-            return self.begin_reclaim(world) || true;
+            self.begin_reclaim(world);
+            return true;
         }
         if self.without_consent(&reclaim, world).is_empty() {
             self.finish(&reclaim);

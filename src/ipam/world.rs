@@ -34,10 +34,7 @@ pub struct World<'a> {
 impl<'a> World<'a> {
     /// Who a peer says it is.
     pub fn member(self, peer: PeerName) -> Option<&'a Member> {
-        match self.entries.get(peer, &Key::Member)? {
-            Value::Member(member) => Some(member),
-            _ => None,
-        }
+        if let Value::Member(member) = self.entries.get(peer, &Key::Member)? { Some(member) } else { None }
     }
 
     /// A peer with the life that it says it lives.
@@ -74,18 +71,12 @@ impl<'a> World<'a> {
 
     /// What a peer gave to another.
     pub fn gift(self, by: PeerName, to: PeerName) -> Option<&'a Gift> {
-        match self.entries.get(by, &Key::Gift(to))? {
-            Value::Gift(gift) => Some(gift),
-            _ => None,
-        }
+        if let Value::Gift(gift) = self.entries.get(by, &Key::Gift(to))? { Some(gift) } else { None }
     }
 
     /// A number that a peer tells under `key`, if it is of this line of the peer concerned.
     pub fn number(self, by: PeerName, key: Key, of: Life) -> Option<u64> {
-        match self.entries.get(by, &key)? {
-            Value::Number { life, number } => life.is_of_line(of).then_some(*number),
-            _ => None,
-        }
+        if let Value::Number { life, number } = self.entries.get(by, &key)? { life.is_of_line(of).then_some(*number) } else { None }
     }
 
     /// Lives that a peer tells under `key`.
@@ -98,25 +89,16 @@ impl<'a> World<'a> {
 
     /// What a peer says of another.
     pub fn vouch(self, by: PeerName, of: PeerName) -> Option<&'a Vouch> {
-        match self.entries.get(by, &Key::Vouch(of))? {
-            Value::Vouch(vouch) => Some(vouch),
-            _ => None,
-        }
+        if let Value::Vouch(vouch) = self.entries.get(by, &Key::Vouch(of))? { Some(vouch) } else { None }
     }
 
     /// What a peer takes over.
     pub fn reclaim(self, by: PeerName) -> Option<&'a Reclaim> {
-        match self.entries.get(by, &Key::Reclaim)? {
-            Value::Reclaim(reclaim) => Some(reclaim),
-            _ => None,
-        }
+        if let Value::Reclaim(reclaim) = self.entries.get(by, &Key::Reclaim)? { Some(reclaim) } else { None }
     }
 
     /// Who founded a peer's universe, as it says.
     pub fn founders(self, by: PeerName) -> Option<&'a [MemberId]> {
-        match self.entries.get(by, &Key::Founding)? {
-            Value::Founding(founders) => Some(founders),
-            _ => None,
-        }
+        if let Value::Founding(founders) = self.entries.get(by, &Key::Founding)? { Some(founders) } else { None }
     }
 }

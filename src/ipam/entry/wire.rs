@@ -20,6 +20,7 @@ struct ValueWire {
 }
 
 #[derive(Clone, PartialEq, prost::Oneof)]
+#[expect(clippy::large_enum_variant, reason = "it lives for one encoding or decoding")]
 enum Body {
     #[prost(message, tag = "1")]
     Member(MemberWire),
