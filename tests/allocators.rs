@@ -219,7 +219,7 @@ impl Storm {
             owned == Some(total)
         };
         let settled = self.fleet.run_until(120 * SECOND, is_settled);
-        let states: Vec<_> = all.clone().map(|id| self.fleet.status(id)).collect();
+        let states: Vec<_> = all.map(|id| self.fleet.status(id)).collect();
         assert!(settled, "space is lost: {states:#?} {:?}\n{}", self.fleet.failures, self.fleet.story());
         self.assert_orderly();
     }
@@ -247,14 +247,11 @@ impl Storm {
 
 fn storm(count: usize, range: &str, operations: u64, seeds: u64) {
     let (first, factor) = (number("WEFT_SEED", 1), number("WEFT_ALLOCATOR_FACTOR", 1));
-    let mut failures = BTreeMap::<String, u64>::new();
     let (mut fenced, mut reclaimed, mut removed) = (0, 0, 0);
     for seed in first..first + seeds * factor {
         let mut storm = Storm::new(count, range, seed);
         storm.run(operations);
         storm.end();
-        eprintln!("{count} hosts, seed {seed}: {:?} of their time", storm.fleet.now);
-        storm.fleet.failures.iter().for_each(|(kind, count)| *failures.entry(kind.clone()).or_default() += count);
         for (_, event) in &storm.fleet.events {
             match event {
                 AddressEvent::Fenced { .. } => fenced += 1,
@@ -265,7 +262,6 @@ fn storm(count: usize, range: &str, operations: u64, seeds: u64) {
             }
         }
     }
-    eprintln!("{count} hosts: {failures:?}, fenced {fenced}, removed {removed}, reclaimed {reclaimed}");
     assert!(fenced > 0 && reclaimed > 0 && removed > 0, "the storm was a breeze");
 }
 

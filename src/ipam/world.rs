@@ -76,7 +76,11 @@ impl<'a> World<'a> {
 
     /// A number that a peer tells under `key`, if it is of this line of the peer concerned.
     pub fn number(self, by: PeerName, key: Key, of: Life) -> Option<u64> {
-        if let Value::Number { life, number } = self.entries.get(by, &key)? { life.is_of_line(of).then_some(*number) } else { None }
+        if let Value::Number { life, number } = self.entries.get(by, &key)? {
+            life.is_of_line(of).then_some(*number)
+        } else {
+            None
+        }
     }
 
     /// Lives that a peer tells under `key`.

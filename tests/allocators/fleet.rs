@@ -47,13 +47,13 @@ enum Happening {
 
 /// What went over the links.
 #[derive(Clone, Copy, Debug)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// Share of messages lost.
-    pub loss: f64,
+    pub(crate) loss: f64,
     /// Share of messages that come twice.
-    pub repeated: f64,
+    pub(crate) repeated: f64,
     /// Longest way of a message; each takes a random part of it, so they overtake each other.
-    pub delay: Duration,
+    pub(crate) delay: Duration,
 }
 
 /// One allocator, its disk and its view of others.
@@ -73,43 +73,43 @@ struct Host {
 
 /// A request that was made.
 #[derive(Clone, Debug)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// At whom.
-    pub host: usize,
+    pub(crate) host: usize,
     /// What.
-    pub request: AddressRequest,
+    pub(crate) request: AddressRequest,
     at: Time,
 }
 
 /// All of them.
-pub struct Fleet {
-    pub rng: StdRng,
-    pub now: Time,
+pub(crate) struct Fleet {
+    pub(crate) rng: StdRng,
+    pub(crate) now: Time,
     agenda: BTreeMap<(Time, u64), (usize, Happening)>,
     decided: u64,
     hosts: Vec<Host>,
     /// Which part of the network each host is in.
-    pub groups: Vec<usize>,
-    pub faults: Faults,
+    pub(crate) groups: Vec<usize>,
+    pub(crate) faults: Faults,
     config: AllocationConfig,
     asked: BTreeMap<u64, Asked>,
     requests: u64,
     /// Who holds which address, as all hosts together have been told.
-    pub held: BTreeMap<IpAddr, (usize, String)>,
-    pub answers: BTreeMap<u64, Result<AddressAnswer, AllocationError>>,
-    pub events: Vec<(usize, AddressEvent)>,
-    pub failures: BTreeMap<String, u64>,
+    pub(crate) held: BTreeMap<IpAddr, (usize, String)>,
+    pub(crate) answers: BTreeMap<u64, Result<AddressAnswer, AllocationError>>,
+    pub(crate) events: Vec<(usize, AddressEvent)>,
+    pub(crate) failures: BTreeMap<String, u64>,
     /// What was done to hosts lately, to be read when a run fails.
     story: VecDeque<String>,
 }
 
 impl Fleet {
-    pub fn new(count: usize, range: &str, seed: u64) -> Self {
+    pub(crate) fn new(count: usize, range: &str, seed: u64) -> Self {
         let init = Init::Consensus(u32::try_from(count).ok());
         Self::with_init(count, range, seed, init)
     }
 
-    pub fn with_init(count: usize, range: &str, seed: u64, init: Init) -> Self {
+    pub(crate) fn with_init(count: usize, range: &str, seed: u64, init: Init) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let hosts = (0..count).map(|id| Host::new(id, neighbours(id, count, &mut rng))).collect();
         let ranges = vec![range.parse().unwrap()];
@@ -144,34 +144,34 @@ impl Fleet {
         fleet
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.hosts.len()
     }
 
-    pub fn name(&self, id: usize) -> PeerName {
+    pub(crate) fn name(&self, id: usize) -> PeerName {
         self.hosts[id].name
     }
 
-    pub fn runs(&self, id: usize) -> bool {
+    pub(crate) fn runs(&self, id: usize) -> bool {
         self.hosts[id].ipam.is_some()
     }
 
-    pub fn living(&self) -> Vec<usize> {
+    pub(crate) fn living(&self) -> Vec<usize> {
         (0..self.len()).filter(|id| self.runs(*id)).collect()
     }
 
     /// What a host has on its disk, or had `ago` times of storing before.
-    pub fn kept(&self, id: usize, ago: usize) -> Option<Vec<u8>> {
+    pub(crate) fn kept(&self, id: usize, ago: usize) -> Option<Vec<u8>> {
         self.hosts[id].kept.iter().rev().nth(ago).map(|bytes| bytes.to_vec())
     }
 
-    pub fn status(&self, id: usize) -> AddressStatus {
+    pub(crate) fn status(&self, id: usize) -> AddressStatus {
         let host = &self.hosts[id];
         host.ipam.as_ref().unwrap().status(host.world())
     }
 
     /// Starts a host that does not run.
-    pub fn start(&mut self, id: usize, kept: Option<Vec<u8>>) {
+    pub(crate) fn start(&mut self, id: usize, kept: Option<Vec<u8>>) {
         let entropy = Entropy::seeded(self.rng.random());
         let host = &mut self.hosts[id];
         assert!(host.ipam.is_none());
@@ -189,7 +189,7 @@ impl Fleet {
     }
 
     /// Stops a host; what it said last may be lost. Requests to it end with it.
-    pub fn crash(&mut self, id: usize) {
+    pub(crate) fn crash(&mut self, id: usize) {
         self.note(format!("{id} crashes"));
         self.hosts[id].ipam = None;
         self.hosts[id].wake = None;
@@ -205,18 +205,18 @@ impl Fleet {
     }
 
     /// All containers of a host are gone.
-    pub fn empty(&mut self, id: usize) {
+    pub(crate) fn empty(&mut self, id: usize) {
         self.held.retain(|_, (host, _)| *host != id);
     }
 
     /// Parts the network, or joins it again.
-    pub fn part(&mut self, groups: Vec<usize>) {
+    pub(crate) fn part(&mut self, groups: Vec<usize>) {
         self.note(format!("groups {groups:?}"));
         self.groups = groups;
         self.reach();
     }
 
-    pub fn ask(&mut self, id: usize, request: AddressRequest) -> u64 {
+    pub(crate) fn ask(&mut self, id: usize, request: AddressRequest) -> u64 {
         self.requests += 1;
         let number = self.requests;
         if let AddressRequest::Free { owner, addresses, keep_ms: 0 } = &request {
@@ -238,18 +238,18 @@ impl Fleet {
     }
 
     /// Remembers what happened.
-    pub fn note(&mut self, text: String) {
+    pub(crate) fn note(&mut self, text: String) {
         if self.story.len() == STORY {
             self.story.pop_front();
         }
         self.story.push_back(format!("{:?} {text}", self.now.since(Time::ZERO)));
     }
 
-    pub fn story(&self) -> String {
+    pub(crate) fn story(&self) -> String {
         self.story.iter().cloned().collect::<Vec<_>>().join("\n")
     }
 
-    pub fn run(&mut self, span: Duration) {
+    pub(crate) fn run(&mut self, span: Duration) {
         let end = self.now + span;
         while let Some(entry) = self.agenda.first_entry().filter(|entry| entry.key().0 <= end) {
             let ((at, _), (id, happening)) = entry.remove_entry();
@@ -261,7 +261,7 @@ impl Fleet {
         assert!(late.is_none(), "no answer in time: {late:?}");
     }
 
-    pub fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
+    pub(crate) fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
         let until = self.now + limit;
         while !done(self) {
             if self.now >= until {

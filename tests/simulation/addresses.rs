@@ -33,6 +33,10 @@ fn allocate_in(owner: &str, subnet: &str) -> AddressRequest {
     AddressRequest::Allocate { owner: owner.to_owned(), subnets: vec![subnet.parse().unwrap()] }
 }
 
+fn remove(peers: &[PeerName]) -> AddressRequest {
+    AddressRequest::RemovePeers { peers: peers.iter().map(PeerName::to_string).collect() }
+}
+
 impl Mesh {
     /// Asks and waits for the answer; how long that took.
     fn ask(&mut self, id: HostId, request: AddressRequest) -> (Result<AddressAnswer, AllocationError>, Duration) {
