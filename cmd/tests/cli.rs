@@ -210,7 +210,7 @@ fn answers_of_the_router_are_printed() {
     let attached = r#"{"addresses":["10.32.1.5/24","fd00::5/64"]}"#;
     let (request, output) = answered(&["attach", "10.32.1.5/24", "fd00::5/64", "c1"], 200, attached);
     assert_eq!(text(&output.stdout), "10.32.1.5 fd00::5\n");
-    assert!(request.starts_with("POST /attach HTTP/1.1\r\n"), "{request}");
+    assert!(request.starts_with("POST /attach HTTP/1.0\r\n"), "{request}");
     assert!(
         request.ends_with(r#"{"container":"c1","addresses":["10.32.1.5/24","fd00::5/64"],"no_multicast_route":false}"#)
     );

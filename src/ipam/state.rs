@@ -304,7 +304,10 @@ mod tests {
     #[test]
     fn the_graves_that_are_forgotten_are_old_and_settled() {
         let mut state = State::fresh(Vec::new(), Life(1));
-        let member = |n: usize| MemberId { name: PeerName([0; 6]), life: Life(n as u64) };
+        let member = |n: usize| {
+            let [.., high, low] = n.to_be_bytes();
+            MemberId { name: PeerName([0, 0, 0, 0, high, low]), life: Life(1) }
+        };
         state.bury(member(0), false);
         (1..=GRAVES_MAX + 1).for_each(|n| state.bury(member(n), true));
         assert!(state.is_removed(member(0)) && !state.is_removed(member(1)) && !state.is_removed(member(2)));

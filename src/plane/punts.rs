@@ -51,6 +51,10 @@ impl Punts {
 
     /// Whether a station is to be told of now: once per tick while the node does not know it, else once per refresh.
     pub(super) fn is_station_due(&mut self, sighting: Sighting, is_known: bool) -> bool {
+        // One that was told already takes no room from those that were not.
+        if is_known && self.told.contains(&sighting) {
+            return false;
+        }
         let is_first = self.is_due(Subject::Station(sighting));
         is_first && (insert_bounded(&mut self.told, STATIONS_MAX, sighting) || !is_known)
     }

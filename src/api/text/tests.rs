@@ -320,8 +320,7 @@ fn addresses_are_listed_by_peer_and_by_owner() {
     let text: Vec<_> = ipam(&status).iter().map(ToString::to_string).collect();
     assert_eq!(
         text.join("\n"),
-        "\
-         State: ready
+        "         State: ready
          Range: 10.32.0.0/12
  DefaultSubnet: 10.32.1.0/24
   GivenOutHere: 3
