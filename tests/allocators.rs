@@ -1,4 +1,4 @@
-//! Allocators by the dozen: a million random operations over faulty links, with an eye that sees all.
+//! Allocators by the dozen: random operations over faulty links, with an eye that sees all.
 //!
 //! `WEFT_SEED=n` starts from another seed; `WEFT_ALLOCATOR_FACTOR=n` does n times as many operations.
 
@@ -267,15 +267,15 @@ fn storm(count: usize, range: &str, operations: u64, seeds: u64) {
 
 #[test]
 fn five_hosts_never_give_an_address_twice_and_lose_none() {
-    storm(5, "10.0.0.0/24", 25_000, 20);
+    storm(5, "10.0.0.0/24", 25_000, 8);
 }
 
 #[test]
 fn fifty_hosts_never_give_an_address_twice_and_lose_none() {
-    storm(50, "10.0.0.0/20", 50_000, 6);
+    storm(50, "10.0.0.0/20", 5_000, 2);
 }
 
 #[test]
 fn two_hundred_hosts_never_give_an_address_twice_and_lose_none() {
-    storm(200, "10.0.0.0/18", 100_000, 2);
+    storm(200, "10.0.0.0/18", 2_000, 1);
 }

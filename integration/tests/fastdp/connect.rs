@@ -51,6 +51,10 @@ pub(crate) fn across_nat(lab: &Lab, backend: Backend) -> Result<()> {
     let mesh = fabric::launched(lab, &[a, n], false, backend, &[])?;
     crossed(&mesh, backend)?;
     gateway.move_to(77)?;
+    // What was settled is so no more, which takes a moment to be noticed.
+    for (from, to) in mesh.pairs() {
+        from.ping(to.v4()?).until_answered(SETTLING)?;
+    }
     crossed(&mesh, backend)?;
     expect_in_udp(&capture.stop()?, backend)
 }
