@@ -63,7 +63,7 @@ mod tests {
         let names = watch::channel(Vec::new()).1;
         let (stations, operator) = Stations::new(host.clone(), asker, store, Ranges::default(), names);
         let stop = CancellationToken::new();
-        tokio::spawn(stations.run(stop.clone()));
+        let task = tokio::spawn(stations.run(stop.clone()));
         tokio::spawn(async move {
             while let Some(ask) = asks.recv().await {
                 if let Ask::Feed(_, done) = ask {
@@ -84,6 +84,7 @@ mod tests {
         make_up(&spool, &operator).await;
         assert_eq!(spool.list().unwrap(), ["weft/0b/eth0"], "it could not be done");
         stop.cancel();
+        task.await.unwrap();
         make_up(&spool, &operator).await;
         assert_eq!(spool.list().unwrap(), ["weft/0b/eth0"], "nobody did it");
     }
