@@ -2,7 +2,7 @@
 //!
 //! The ranges of a *universe* belong to *members*. A member gives out addresses of what it owns without asking anybody,
 //! and asks another for some of its space when it has none. All that members tell each other are entries of their own in
-//! one replicated channel ([`entry`]); all that they must not forget is one [`state::State`], which is stored before
+//! one replicated channel ([`entry`]); all that they must not forget is one `State`, which is stored before
 //! anybody is told ([`IpamOutput::Keep`]).
 //!
 //! ```text
