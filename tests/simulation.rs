@@ -448,9 +448,10 @@ fn two_hundred_nodes_agree_lose_nothing_twice_and_stay_bounded() {
         assert!(up <= 12 + 3 + 2, "host {id}: {up} connections");
         assert_eq!(report.peers.len(), COUNT);
         let bytes = mesh.sim.sent(id).1 - before.1;
-        // Two small probes and two full ones a second and link, their echoes, and now and then a sweep of sizes.
+        // Two small probes and two full ones a second and link and their echoes are 6 kB; now and then comes a sweep of
+        // sizes, and what is told again to compare.
         let links = up.max(12) as u64;
-        assert!(bytes / 30 < 5000 * links, "host {id} sends {} bytes/s on {links} links when idle", bytes / 30);
+        assert!(bytes / 30 < 7000 * links, "host {id} sends {} bytes/s on {links} links when idle", bytes / 30);
         sent.push(bytes / 30);
     }
     let (sum, most) = (sent.iter().sum::<u64>(), sent.iter().max());
