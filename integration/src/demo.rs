@@ -4,6 +4,7 @@
 //! whatever way the second ends: by success, failure, Ctrl-C, or a kill.
 
 pub mod guard;
+mod names;
 mod playground;
 pub mod screen;
 mod story;

@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Result, ensure};
 
 use super::{
+    names,
     screen::{command, line, step, title, verdict},
     upgrade,
 };
@@ -64,7 +65,8 @@ fn acts(lab: &Lab) -> Result<()> {
     bulk(&mesh)?;
     eavesdropper(lab, &mesh)?;
     cut_and_heal(lab, &mesh)?;
-    upgrade::chapter(lab)
+    upgrade::chapter(lab)?;
+    names::chapter(lab, &mesh)
 }
 
 /// Three hosts, as `make demo` and `make lab` have them: A and C are told of B only.

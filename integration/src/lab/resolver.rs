@@ -2,8 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs,
     io::{ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -19,6 +21,7 @@ use domain::{
 };
 
 use super::{
+    command::Run,
     namespace::{Namespace, join},
     wait::patience,
 };
@@ -36,6 +39,15 @@ const PORT: u16 = 53;
 pub struct Resolver {
     namespace: Namespace,
     server: SocketAddr,
+}
+
+/// A shell script in a namespace whose /etc/resolv.conf says this, so that the C library asks whom it names. The file is
+/// made in `dir`.
+pub fn with_resolv_conf(namespace: &Namespace, dir: &Path, conf: &str, script: &str) -> Result<Run> {
+    let path = dir.join(format!("resolv-{}.conf", namespace.name()));
+    fs::write(&path, conf).with_context(|| path.display().to_string())?;
+    let script = format!("mount --bind {} /etc/resolv.conf && {script}", path.display());
+    Ok(namespace.run("sh").args(["-c", &script]))
 }
 
 /// What a server answered.

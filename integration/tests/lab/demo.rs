@@ -41,7 +41,12 @@ fn the_demo_tells_its_story_and_leaves_nothing() {
     // With ESP in the kernel it seals; without it the routers do, and status says why not the kernel.
     let sealed_by_kernel = text.contains("by the kernel (fastdp with ESP)");
     assert!(sealed_by_kernel != text.contains("not by fastdp: frames must be sealed"), "{text}");
-    for seen in ["upgraded from sleeve to fastdp: after", "back to the sleeve: after", "fastdp again, once it has"] {
+    for seen in [
+        "upgraded from sleeve to fastdp: after",
+        "back to the sleeve: after",
+        "fastdp again, once it has",
+        "on C looks for web and pings it: 10.",
+    ] {
         assert!(text.contains(seen), "{seen} in {text}");
     }
     assert!(!sweep::exists(&lab));

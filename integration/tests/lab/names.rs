@@ -16,7 +16,7 @@ use weft_integration::lab::{
     host::Host,
     mesh::{Mesh, attached},
     namespace::Namespace,
-    resolver::{Names, Resolver, Upstream, reverse},
+    resolver::{Names, Resolver, Upstream, reverse, with_resolv_conf},
     trial::trial,
     wait::{patience, wait_for, wait_until},
 };
@@ -53,10 +53,7 @@ fn resolv_conf(lab: &Lab, text: &str) -> Result<PathBuf> {
 
 /// `getent ahosts NAME` in a container whose resolv.conf says this: the C library's own resolver.
 fn getent(lab: &Lab, namespace: &Namespace, conf: &str, name: &str) -> Result<Vec<String>> {
-    let path = lab.dir().join(format!("resolv-{}.conf", namespace.name()));
-    fs::write(&path, conf)?;
-    let script = format!("mount --bind {} /etc/resolv.conf && exec getent ahostsv4 {name}", path.display());
-    let shown = namespace.run("sh").args(["-c", &script]).output()?;
+    let shown = with_resolv_conf(namespace, lab.dir(), conf, &format!("exec getent ahostsv4 {name}"))?.output()?;
     let mut found: Vec<String> =
         shown.stdout.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
     found.sort();
