@@ -134,11 +134,11 @@ impl Dns {
         })
     }
 
-    /// Counters by name.
+    /// Queries by what came of them.
     pub(crate) fn counters(&self) -> [(&'static str, u64); 4] {
         let Counts { answered, forwarded, failed, refused } = &self.counts;
-        [("dns_answered", answered), ("dns_forwarded", forwarded), ("dns_failed", failed), ("dns_refused", refused)]
-            .map(|(name, count)| (name, count.load(Ordering::Relaxed)))
+        [("answered", answered), ("forwarded", forwarded), ("failed", failed), ("refused", refused)]
+            .map(|(outcome, count)| (outcome, count.load(Ordering::Relaxed)))
     }
 
     /// The answer of others to a query of `client`; the server's failure if there is none, or no room to ask.

@@ -28,17 +28,19 @@ type Counts = Family<Labels, Counter>;
 type Level = Gauge<f64, AtomicU64>;
 type Levels = Family<Labels, Level>;
 
-/// The metrics as text (OpenMetrics 1.0). `started` is the router's start in Unix seconds.
+/// The metrics as text (OpenMetrics 1.0). `queries` are those to the name server, by what came of them; `started` is the router's start in Unix seconds.
 pub(crate) fn render(
     snapshot: &Snapshot,
     counters: &Counters,
     fast: &FastCounts,
+    queries: &[(&'static str, u64)],
     started: u64,
 ) -> Result<String, fmt::Error> {
     let mut exposition = Exposition { registry: Registry::default(), names: nicknames(&snapshot.report) };
     exposition.router(&snapshot.report, started);
     exposition.paths(&snapshot.report.paths);
     exposition.addresses(&snapshot.report);
+    exposition.queries(queries);
     exposition.traffic(counters);
     exposition.esp(fast);
     exposition.events(&snapshot.events);
@@ -67,6 +69,7 @@ impl Exposition {
         for (name, help, count) in [
             ("weft_peers", "Known peers, this one included", report.peers.len()),
             ("weft_endpoints", "Stations of the whole network", report.endpoints.len()),
+            ("weft_names", "Names of the whole network, each owner's counted", report.names.len()),
             ("weft_targets", "Places where this router was asked to connect", report.targets.len()),
         ] {
             let level = Level::default();
@@ -133,6 +136,13 @@ impl Exposition {
                 labels(),
                 shares().filter(|share| !share.reachable).fold(0.0, |sum, share| sum + share.share),
             );
+        }
+    }
+
+    fn queries(&mut self, queries: &[(&'static str, u64)]) {
+        let family = self.counts("weft_dns_queries", "Queries to the name server, by what came of them");
+        for (outcome, count) in queries {
+            add(&family, vec![("outcome", (*outcome).to_owned())], *count);
         }
     }
 

@@ -75,7 +75,7 @@ impl Api {
             ]
             .map(|(name, count)| (name.to_owned(), count)),
         );
-        report.counters.extend(self.dns.counters().map(|(name, count)| (name.to_owned(), count)));
+        report.counters.extend(self.dns.counters().map(|(outcome, count)| (format!("dns_{outcome}"), count)));
         report.dns = self.dns.status();
         Ok(report)
     }
@@ -124,7 +124,7 @@ pub(super) async fn report(State(api): State<Api>) -> Result<Json<Report>, Failu
 
 pub(super) async fn metrics(State(api): State<Api>) -> Result<Response, Failure> {
     let snapshot = api.control.snapshot().await?;
-    let text = metrics::render(&snapshot, &(api.counters)(), &api.fast.borrow(), api.started)
+    let text = metrics::render(&snapshot, &(api.counters)(), &api.fast.borrow(), &api.dns.counters(), api.started)
         .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error))?;
     Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response())
 }

@@ -58,7 +58,7 @@ fn what_is_known_is_in_the_text() {
     let counters = Counters { drops, peers: BTreeMap::from([(PEER, traffic)]) };
     let lane = LaneCount { peer: PEER, sends: true, spi: 0x1001, packets: 7, bytes: 700 };
     let fast = FastCounts { lanes: vec![lane], refused: BTreeMap::from([("XfrmInNoStates", 3)]) };
-    let text = render(&snapshot(), &counters, &fast, 1_700_000_000).unwrap();
+    let text = render(&snapshot(), &counters, &fast, &[("answered", 5), ("failed", 0)], 1_700_000_000).unwrap();
     let peer = r#"{peer="7e:52:00:00:00:01",nickname="host \"two\"\\",method="sleeve"}"#;
     for line in [
         "weft_build_info{version=\"0.0.0-test\"} 1",
@@ -66,6 +66,9 @@ fn what_is_known_is_in_the_text() {
         "weft_connections{state=\"established\"} 1.0",
         "weft_connections{state=\"failed\"} 0.0",
         "weft_peers 1.0",
+        "weft_names 0.0",
+        "weft_dns_queries_total{outcome=\"answered\"} 5",
+        "weft_dns_queries_total{outcome=\"failed\"} 0",
         "weft_node_total{counter=\"probes_sent\"} 7",
         "weft_dropped_packets_total{reason=\"replayed\"} 1",
         &format!("weft_peer_tx_packets_total{peer} 3"),
