@@ -84,7 +84,7 @@ IMAGE_PROGRAMS = $(CARGO_TARGET_DIR)/release/weft nft iptables ip6tables busybox
 
 image: release engine-deps ## Make the image `weft` with the Docker engine of this machine
 	docker/rootfs.sh target/image $(IMAGE_PROGRAMS)
-	docker build -f docker/Dockerfile -t weft .
+	docker build -f docker/Dockerfile -t weft target/image
 
 docker-plugin: release engine-deps ## Make Docker's managed plugin `weft` in the engine of this machine, not yet enabled
 	docker/rootfs.sh target/plugin/rootfs $(IMAGE_PROGRAMS)

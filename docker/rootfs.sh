@@ -9,7 +9,8 @@ mkdir -p "$root"/{usr/bin,etc,run,tmp,var/lib/weft,proc,sys,dev}
 ln -s usr/bin "$root/bin"
 for program in "$@"; do
     path=$(command -v "$program")
-    install -m 755 "$path" "$root/usr/bin/${path##*/}"
+    # Without its debugging symbols, most of its size.
+    install -s -m 755 "$path" "$root/usr/bin/${path##*/}"
     if libraries=$(ldd "$path" 2>/dev/null); then
         # Lines are `name => path (address)`, or `path (address)` for the loader.
         for library in $(awk '$2 == "=>" && $3 ~ /^\// { print $3 } $1 ~ /^\// { print $1 }' <<<"$libraries"); do
