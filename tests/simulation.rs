@@ -27,6 +27,7 @@ use weft::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
+const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// A network of nodes with identities, clocks and targets from a seed.
 struct Mesh {
@@ -314,6 +315,36 @@ fn sessions_are_renewed_without_losing_a_frame_while_stations_come() {
     let rekeys = mesh.sim.report(0).counters["rekeys"] - before;
     assert!(rekeys >= 9, "in 20 s: {rekeys}");
     assert_eq!(came, [20_000; 2]);
+}
+
+/// Two that dial each other initiate at once, and again when both hold the other for the one who renews.
+#[test]
+fn sessions_are_renewed_in_time_and_without_losing_a_frame_although_handshakes_cross() {
+    let often = |config: &mut NodeConfig, _| config.rekey_after = 2 * SECOND;
+    let mut mesh = Mesh::new(2, often, |id| vec![1 - id]);
+    mesh.sim.network.latency = 20 * MILLISECOND;
+    mesh.sim.network.jitter = 10 * MILLISECOND;
+    mesh.attach_all();
+    mesh.settle(&[0, 1], 10 * SECOND);
+    mesh.assert_broadcast_exactly_once(&[0, 1]);
+    let before = mesh.sim.report(0).counters["rekeys"];
+    let mut came = [0, 0];
+    for _ in 0..40_000 {
+        for (from, to) in [(0, 1), (1, 0)] {
+            mesh.sim.send_frame(from, &frame(station(from), station(to)));
+        }
+        mesh.sim.run(MILLISECOND);
+        for (id, came) in came.iter_mut().enumerate() {
+            *came += mesh.sim.take_frames(id).len();
+        }
+    }
+    mesh.sim.run(SECOND);
+    for (id, came) in came.iter_mut().enumerate() {
+        *came += mesh.sim.take_frames(id).len();
+    }
+    let rekeys = mesh.sim.report(0).counters["rekeys"] - before;
+    assert_eq!(came, [40_000; 2]);
+    assert!((18..=21).contains(&rekeys), "in 40 s: {rekeys}");
 }
 
 #[test]

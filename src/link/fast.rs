@@ -8,8 +8,8 @@
 //! ```
 //! Where a NAT lies between, ESP goes in UDP, once [`super::encap`] has found the peer that way.
 //!
-//! The sleeve is ready all the time. The fast datapath is left only for a method that has answered since the trouble began:
-//! when nothing answers, the peer's router is being replaced, and its kernel goes on.
+//! The sleeve is ready all the time. The fast datapath is left only for a method that has answered since the trouble began, and that
+//! frames can take: when nothing answers, the peer's router is being replaced, and its kernel goes on.
 
 mod agreement;
 
@@ -71,6 +71,8 @@ pub struct Others {
     pub sleeve_answered: Option<Time>,
     /// Another peer leads there.
     pub relay: bool,
+    /// Frames have a way, straight or by relays. One that answers again has to be told of before it is taken.
+    pub has_way: bool,
 }
 
 /// Something to send.
@@ -502,7 +504,7 @@ impl Fast {
         }
         let since = self.beats.suspect_since(now)?;
         let fault = self.beats.fault(now)?;
-        let sleeve = others.sleeve_answered.is_some_and(|at| at > since);
+        let sleeve = others.has_way && others.sleeve_answered.is_some_and(|at| at > since);
         let relay = others.relay && others.sleeve_answered.is_none() && !is_held;
         let too_long = now.since(since) >= HOLD;
         // Which direction is dead shows when the other end has told what it hears.

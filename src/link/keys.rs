@@ -1,13 +1,14 @@
 //! The sessions of one link, and when to make new ones.
 //!
 //! ```text
-//!   initiator:  initiation ──▶            response ──▶ current          (the old one becomes previous)
+//!   initiator:  initiation ──▶            response ──▶ current          (the old one is among the previous)
 //!   responder:             next (receives only) ──first authentic packet──▶ current
 //! ```
-//! Make before break: the old session receives on until the other side can no longer be sealing with it. Either side may
-//! initiate; when both do at once both sessions stay usable, each side sealing with the one it confirmed last.
+//! Make before break: old sessions receive on until the other side can no longer be sealing with them, several, as one may follow
+//! another while packets of the first are on their way. Either side may initiate. When both do at once, one of them gives up its
+//! own attempt for the other's; should both handshakes be done nevertheless, each side seals with the session it confirmed last.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use super::{
     cookie::Cookie,
@@ -34,6 +35,9 @@ const REKEY_GRACE: Duration = Duration::from_secs(15);
 const SEAL_UNTIL: Duration = Duration::from_secs(180);
 /// Age after which a session is forgotten: 90 s after its successor was due (DESIGN.md).
 const RECEIVE_UNTIL: Duration = Duration::from_secs(210);
+/// Sessions that receive on; beyond that the oldest goes. Handshakes that cross make two at a time, and a peer whose kernel loses
+/// its keys again and again makes some in a second: a packet is not so long on its way.
+const PREVIOUS_MAX: usize = 4;
 /// Before an unanswered initiation is tried again: at first, and at most; half as much again each time, with jitter.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -55,8 +59,9 @@ struct Held {
 #[derive(Default)]
 pub struct Keys {
     current: Option<Held>,
-    previous: Option<Held>,
     next: Option<Held>,
+    /// What was current or next before, the newest at the end.
+    previous: VecDeque<Held>,
     attempt: Option<Initiation>,
     cookie: Option<Cookie>,
     tries: u32,
@@ -173,17 +178,23 @@ impl Keys {
         Ok(())
     }
 
-    /// We answered the peer's initiation: receive on the new session, seal with it when the peer has used it.
-    pub fn accept(&mut self, established: Established, local: u32, now: Time) {
-        self.next = Some(Held::new(established, local, now, false));
+    /// We answered the peer's initiation: receive on the new session, seal with it when the peer has used it. With `yields` this takes
+    /// the place of an attempt of ours: of two that cross one must do so, or each side holds the other for the one who renews.
+    pub fn accept(&mut self, established: Established, local: u32, yields: bool, now: Time) {
+        if yields {
+            self.attempt = None;
+        }
+        // The peer may have begun to seal with the one that it has now replaced.
+        let replaced = self.next.replace(Held::new(established, local, now, false));
+        self.retire(replaced);
     }
 
     /// Opens a Control packet; the first on the next session confirms it, which `confirmed` in the result tells.
     pub fn open<'a>(&mut self, header: &Header, packet: &'a mut [u8]) -> Result<Opened<'a>, SessionError> {
         let is = |held: &&mut Held| held.control.local_index() == header.receiver;
         let confirms = self.next.as_mut().filter(is).is_some();
-        let slots = [&mut self.current, &mut self.previous, &mut self.next];
-        let held = slots.into_iter().filter_map(Option::as_mut).find(is).ok_or(SessionError::NotAuthentic)?;
+        let mut all = self.current.iter_mut().chain(&mut self.next).chain(&mut self.previous);
+        let held = all.find(is).ok_or(SessionError::NotAuthentic)?;
         let body = held.context.open(&held.control, header, packet)?;
         held.heard = true;
         if confirms && let Some(next) = self.next.take() {
@@ -200,36 +211,39 @@ impl Keys {
 
     /// Drops what is too old; whether anything changed.
     pub fn handle_timeout(&mut self, now: Time) -> bool {
-        let is_over = |slot: &Option<Held>, span| slot.as_ref().is_some_and(|held| now >= held.since + span);
-        let mut changed = false;
-        if is_over(&self.current, SEAL_UNTIL) {
-            self.previous = self.current.take();
-            changed = true;
-        }
-        for slot in [&mut self.previous, &mut self.next] {
-            if is_over(slot, RECEIVE_UNTIL) {
-                *slot = None;
-                changed = true;
-            }
-        }
-        changed
+        let is_over = |held: &mut Held, span| now >= held.since + span;
+        let count = self.held().count();
+        let ended = self.current.take_if(|held| is_over(held, SEAL_UNTIL));
+        let changed = ended.is_some();
+        self.retire(ended);
+        self.next.take_if(|held| is_over(held, RECEIVE_UNTIL));
+        self.previous.retain_mut(|held| !is_over(held, RECEIVE_UNTIL));
+        changed || count != self.held().count()
     }
 
     /// When [`Self::handle_timeout`] has something to drop.
     pub fn expiry(&self) -> Option<Time> {
-        let of = |slot: &Option<Held>, span| slot.as_ref().map(|held: &Held| held.since + span);
-        let current = of(&self.current, SEAL_UNTIL);
-        [current, of(&self.previous, RECEIVE_UNTIL), of(&self.next, RECEIVE_UNTIL)].into_iter().flatten().min()
+        let current = self.current.iter().map(|held| held.since + SEAL_UNTIL);
+        let others = self.next.iter().chain(&self.previous).map(|held| held.since + RECEIVE_UNTIL);
+        current.chain(others).min()
     }
 
     fn promote(&mut self, held: Held) {
-        self.previous = self.current.replace(held);
+        let replaced = self.current.replace(held);
+        self.retire(replaced);
         (self.tries, self.worn) = (0, false);
         self.retry_at = Time::ZERO;
     }
 
+    fn retire(&mut self, held: Option<Held>) {
+        self.previous.extend(held);
+        if self.previous.len() > PREVIOUS_MAX {
+            self.previous.pop_front();
+        }
+    }
+
     fn held(&self) -> impl Iterator<Item = &Held> {
-        [&self.current, &self.previous, &self.next].into_iter().flatten()
+        self.current.iter().chain(&self.next).chain(&self.previous)
     }
 }
 
@@ -266,5 +280,130 @@ impl Held {
             initiated,
             heard: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::{
+        crypto::{identity::Identity, session::Cipher},
+        id::NetworkName,
+        link::message::{Message, SMALL_LEN},
+        secret::NetworkSecret,
+    };
+
+    const NOW: Time = Time::ZERO;
+
+    /// One end of a link.
+    struct End {
+        config: LinkConfig,
+        keys: Keys,
+        /// The index that it gave last, and the number of its last initiation.
+        last: u32,
+    }
+
+    impl End {
+        fn new(number: u8) -> Self {
+            let config = LinkConfig {
+                identity: Identity::from_secret(Zeroizing::new([number; 32])),
+                secret: NetworkSecret::open(&NetworkName::default()),
+                cipher: Cipher::Aes256Gcm,
+            };
+            Self { config, keys: Keys::default(), last: 0 }
+        }
+
+        fn initiate(&mut self, peer: &Self) -> Vec<u8> {
+            self.last += 1;
+            let stamp = Stamp { incarnation: 1, sequence: self.last.into() };
+            let peer = peer.config.identity.public();
+            let by = Initiator { config: &self.config, peer, local: self.last, stamp };
+            self.keys.initiate(by, NOW, &Entropy::System).unwrap()
+        }
+
+        fn respond(&mut self, initiation: &[u8], yields: bool) -> Vec<u8> {
+            self.last += 1;
+            let respond = handshake::respond(&self.config, initiation, self.last, |_, _| true, &[], &Entropy::System);
+            let (established, response) = respond.unwrap();
+            self.keys.accept(established, self.last, yields, NOW);
+            response
+        }
+
+        fn finish(&mut self, response: &[u8]) -> bool {
+            self.keys.finish(&self.config, response, NOW).is_ok()
+        }
+
+        /// Has the other end hear of the session that this one seals with.
+        fn confirm(&mut self, peer: &mut Self) {
+            let mut packet = Message::Probe { token: 1 }.packet(SMALL_LEN);
+            self.keys.seal(&mut packet).unwrap();
+            peer.keys.open(&Header::parse(&packet).unwrap(), &mut packet).unwrap();
+        }
+
+        /// Whether it receives on what the other seals by `session`.
+        fn receives(&self, session: &Session) -> bool {
+            self.keys.receiving().any(|own| own.local_index() == session.remote_index())
+        }
+    }
+
+    fn established() -> (End, End) {
+        let (mut a, mut b) = (End::new(1), End::new(2));
+        let response = b.respond(&a.initiate(&b), false);
+        assert!(a.finish(&response));
+        a.confirm(&mut b);
+        (a, b)
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_received_although_two_handshakes_are_done_at_once() {
+        let (mut a, mut b) = established();
+        let on_their_way = [&a, &b].map(|end| Arc::clone(end.keys.sending().unwrap()));
+        // They cross, and neither gives up its own.
+        let (from_a, from_b) = (a.initiate(&b), b.initiate(&a));
+        let (to_a, to_b) = (b.respond(&from_a, false), a.respond(&from_b, false));
+        assert!(a.finish(&to_a) && b.finish(&to_b));
+        a.confirm(&mut b);
+        b.confirm(&mut a);
+        assert!(b.receives(&on_their_way[0]) && a.receives(&on_their_way[1]));
+        assert!(a.receives(b.keys.sending().unwrap()) && b.receives(a.keys.sending().unwrap()));
+    }
+
+    #[test]
+    fn of_two_that_cross_one_is_given_up() {
+        let (mut a, mut b) = established();
+        let (from_a, from_b) = (a.initiate(&b), b.initiate(&a));
+        let (to_a, to_b) = (b.respond(&from_a, true), a.respond(&from_b, false));
+        assert!(a.finish(&to_a) && !b.finish(&to_b));
+        a.confirm(&mut b);
+        let due = |end: &End| end.keys.initiation_due(REKEY_AFTER).unwrap();
+        assert_eq!([due(&a), due(&b)], [NOW + REKEY_AFTER, NOW + REKEY_AFTER + REKEY_GRACE]);
+    }
+
+    #[test]
+    fn a_session_that_the_peer_may_seal_with_is_received_although_it_renews_at_once() {
+        let (mut a, mut b) = established();
+        let response = b.respond(&a.initiate(&b), false);
+        assert!(a.finish(&response));
+        let on_its_way = Arc::clone(a.keys.sending().unwrap());
+        // Its word that the answer came is lost.
+        b.respond(&a.initiate(&b), false);
+        assert!(b.receives(&on_its_way));
+    }
+
+    #[test]
+    fn old_sessions_are_bounded_in_number_and_in_time() {
+        let (mut a, mut b) = established();
+        for _ in 0..20 {
+            let response = b.respond(&a.initiate(&b), false);
+            assert!(a.finish(&response));
+            a.confirm(&mut b);
+        }
+        assert_eq!([&a, &b].map(|end| end.keys.receiving().count()), [1 + PREVIOUS_MAX; 2]);
+        assert_eq!(a.keys.expiry(), Some(NOW + SEAL_UNTIL));
+        assert!(a.keys.handle_timeout(NOW + SEAL_UNTIL) && !a.keys.is_established());
+        assert!(a.keys.handle_timeout(NOW + RECEIVE_UNTIL) && a.keys.receiving().count() == 0);
+        assert!(!a.keys.handle_timeout(NOW + RECEIVE_UNTIL) && a.keys.expiry().is_none());
     }
 }

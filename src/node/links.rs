@@ -305,7 +305,8 @@ impl Links {
         };
         link.stamp = accepted;
         link.wanted = true;
-        link.keys.accept(established, local, now);
+        let yields = self.fast.own < peer;
+        link.keys.accept(established, local, yields, now);
         if let (Origin::Direct(from), Some(direct)) = (origin, &mut link.direct) {
             direct.add_candidate(from, now);
         }

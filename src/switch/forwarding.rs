@@ -51,6 +51,6 @@ pub struct Forwarding {
     pub local: HashSet<Mac, QuickHash>,
     /// Which remote station has an IP address, for answering ARP and ND.
     pub addresses: HashMap<IpAddr, Mac, QuickHash>,
-    /// Sessions that packets may arrive on, by our index: current, previous and next of each peer.
+    /// Sessions that packets may arrive on, by our index: of each peer the current one, the next, and some before.
     pub receiving: HashMap<u32, (PeerName, Arc<Session>), QuickHash>,
 }

@@ -16,8 +16,6 @@ const WITH_ITS_ROUTER: &str = "the sleeve ends with its router";
 const IN_CLEAR: &str = "in clear by its nature";
 
 const TAKES_LONG: &str = "ten thousand of anything are too many for a guest";
-const IN_THE_SIMULATOR: &str = "the sleeve's keys are renewed in the simulator only, so far";
-const NOT_SHOWN: &str = "not yet seen to pass in a guest of one CPU";
 const LIKE_FASTDP: &str = "the sleeve reads stations where it sends: nothing is programmed";
 
 const NONE: Except = &[];
@@ -28,13 +26,6 @@ const ONE_OF_EACH: Except =
     &[(Backend::Sleeve, NOTHING_BELOW), (Backend::Ovs, LIKE_OVS_ESP), (Backend::VxlanEsp, LIKE_OTHERS)];
 const NO_OVS: Except = &[(Backend::Ovs, LIKE_OVS_ESP)];
 const NO_OVS_NOR_VXLAN_ESP: Except = &[(Backend::Ovs, LIKE_OVS_ESP), (Backend::VxlanEsp, LIKE_OTHERS)];
-const NOWHERE_YET: Except = &[
-    (Backend::Sleeve, IN_THE_SIMULATOR),
-    (Backend::Vxlan, IN_CLEAR),
-    (Backend::Ovs, IN_CLEAR),
-    (Backend::VxlanEsp, NOT_SHOWN),
-    (Backend::OvsEsp, NOT_SHOWN),
-];
 const VXLAN_ONLY: Except = &[
     (Backend::Sleeve, LIKE_FASTDP),
     (Backend::VxlanEsp, TAKES_LONG),
@@ -60,7 +51,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("mtu::jumbo", mtu::jumbo, 15, NO_OVS),
     Scenario::new("mtu::told_wrong", mtu::told_wrong, 15, NO_OVS_NOR_VXLAN_ESP),
     Scenario::new("upgrade::loses_nothing", upgrade::loses_nothing, 40, NO_SLEEVE_AS_IT_ENDS),
-    Scenario::new("rekey::loses_nothing", rekey::loses_nothing, 80, NOWHERE_YET),
+    Scenario::new("rekey::loses_nothing", rekey::loses_nothing, 80, NO_CLEAR),
     Scenario::new("many::stations_of_one_peer", many::stations_of_one_peer, 60, VXLAN_ONLY),
     Scenario::new("replaced::by_another", replaced::by_another, 20, NO_OVS),
     Scenario::new("replaced::by_nobody", replaced::by_nobody, 80, NO_OVS),

@@ -5,7 +5,12 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use weft::api::Path;
 use weft_integration::{
-    lab::{Lab, mesh::attached, remains::traces_of, wait::wait_until},
+    lab::{
+        Lab,
+        mesh::attached,
+        remains::traces_of,
+        wait::{wait_for, wait_until},
+    },
     scenario::{backend::Backend, fabric},
 };
 
@@ -22,6 +27,8 @@ pub(crate) fn by_another(lab: &Lab, backend: Backend) -> Result<()> {
     b.weft(&["reset"])?.checked()?;
     b.relaunch()?;
     ensure!(b.report()?.router.name != old, "it is another");
+    // That the old one's addresses are free is for people to say.
+    wait_for("the loss is noticed", SETTLING, || a.weft(&["rmpeer", &old.to_string()])?.checked())?;
     mesh.containers.pop();
     mesh.containers.push(attached(&b, "c2", 3)?);
     // Each has a path when it has heard that the other has: neither at the same moment.

@@ -30,6 +30,7 @@ struct Bench {
     by_fast: bool,
     by_sleeve: bool,
     sleeve_answered: Option<Time>,
+    has_way: bool,
 }
 
 impl Bench {
@@ -39,7 +40,7 @@ impl Bench {
         let entropy = Entropy::seeded([1; 32]);
         let (by_fast, by_sleeve) = (true, true);
         let now = Time::ZERO + SECOND;
-        Self { fast, config: config(false), entropy, now, by_fast, by_sleeve, sleeve_answered: None }
+        Self { fast, config: config(false), entropy, now, by_fast, by_sleeve, sleeve_answered: None, has_way: true }
     }
 
     fn carrying() -> Self {
@@ -65,7 +66,7 @@ impl Bench {
             if self.by_sleeve {
                 self.sleeve_answered = Some(self.now);
             }
-            let others = Others { sleeve_answered: self.sleeve_answered, relay: false };
+            let others = Others { sleeve_answered: self.sleeve_answered, relay: false, has_way: self.has_way };
             self.fast.handle_timeout(&self.config, None, others, self.now, &self.entropy);
             self.kernel_obeys();
             while let Some(next) = self.fast.poll(&self.config, self.now, &self.entropy) {
@@ -90,6 +91,17 @@ fn it_is_left_only_for_a_method_that_answers() {
     bench.by_sleeve = true;
     assert!(!bench.run(SECOND));
     assert_eq!(bench.fast.reason(), "UDP of the fast datapath is not answered any more");
+}
+
+#[test]
+fn it_is_not_left_for_a_sleeve_that_frames_cannot_take_yet() {
+    let mut bench = Bench::carrying();
+    (bench.by_fast, bench.by_sleeve, bench.has_way) = (false, false, false);
+    assert!(bench.run(SECOND));
+    bench.by_sleeve = true;
+    assert!(bench.run(SECOND), "the direct path was down, and nobody has heard that it is up again");
+    bench.has_way = true;
+    assert!(!bench.run(SECOND));
 }
 
 #[test]
@@ -225,7 +237,7 @@ fn nothing_is_sent_before_the_kernel_does_as_planned() {
     bench.fast.greeted(hello(), bench.now);
     let mut sent = Vec::new();
     let mut send = |bench: &mut Bench| {
-        let others = Others { sleeve_answered: None, relay: false };
+        let others = Others { sleeve_answered: None, relay: false, has_way: false };
         bench.fast.handle_timeout(&bench.config, None, others, bench.now, &bench.entropy);
         sent.extend(std::iter::from_fn(|| bench.fast.poll(&bench.config, bench.now, &bench.entropy)));
         sent.iter().any(|sent| matches!(sent, ToSend::Heartbeat(..)))

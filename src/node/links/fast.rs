@@ -253,6 +253,7 @@ impl Link {
         Others {
             sleeve_answered: self.direct.as_ref().and_then(Direct::answered_at),
             relay: self.relays.as_ref().is_some_and(|relays| !relays.is_empty()),
+            has_way: self.relays.is_some(),
         }
     }
 }
