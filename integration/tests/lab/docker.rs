@@ -1,5 +1,6 @@
 //! Containers of Docker: real engines, each with a router beside it, driven by `docker` and `weft` alone.
 
+mod names;
 mod swarm;
 
 use std::time::Duration;
