@@ -354,6 +354,8 @@ pub(crate) struct Kubernetes {
 }
 
 #[cfg(test)]
+mod shipped;
+#[cfg(test)]
 mod tests {
     use clap::CommandFactory;
 
