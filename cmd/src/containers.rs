@@ -27,7 +27,7 @@ pub(crate) fn attach(client: &Client, attach: Attach) -> anyhow::Result<()> {
 pub(crate) fn detach(client: &Client, detach: Detach) -> anyhow::Result<()> {
     let Detach { json, addresses, container } = detach;
     // Where its namespace is tells under what it is attached; of one that does not run only its name is left.
-    let (container, name) = docker::resolved(&container)?.to_detach();
+    let (container, name) = docker::resolved(&container)?.for_detach();
     let request: AttachRequest =
         AttachRequest { container, name, addresses: parsed(&addresses)?, ..AttachRequest::default() };
     show(&client.post("/detach", &request)?, json)

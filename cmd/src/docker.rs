@@ -81,7 +81,7 @@ impl Named {
     }
 
     /// Where it is to be found for a detach, and under which name if its namespace is gone.
-    pub(crate) fn to_detach(self) -> (String, Option<String>) {
+    pub(crate) fn for_detach(self) -> (String, Option<String>) {
         let name = self.name.filter(|_| !self.is_running);
         (self.container, name)
     }

@@ -8,7 +8,10 @@ use super::{
     record::{Record, Verdict},
     table::ENGINE,
 };
-use crate::lab::{Lab, trial::trial};
+use crate::{
+    demo::screen,
+    lab::{Lab, trial::trial},
+};
 
 /// Plays a scene, unless `missing` says why it cannot be played here.
 ///
@@ -22,7 +25,8 @@ pub fn with_callers(row: &str, missing: Option<String>, scene: impl FnOnce(&Lab)
         assert!(written.is_ok(), "{written:?}");
     };
     if let Some(why) = missing {
-        println!("SKIPPED: {row}: {why}");
+        // The record is what counts.
+        let _ = screen::line(format_args!("SKIPPED: {row}: {why}"));
         return record(Verdict::Skipped, why);
     }
     record(Verdict::Failed, "it did not come to an end".to_owned());

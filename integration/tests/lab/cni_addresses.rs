@@ -17,7 +17,7 @@ use weft_integration::{
         ping::Ping,
         podman::{self, Podman},
         trial::trial,
-        wait::{wait_for, wait_until},
+        wait::{patience, wait_for, wait_until},
     },
     scenario::callers::with_callers,
 };
@@ -158,6 +158,60 @@ fn fifty_at_once_have_fifty_addresses() {
     });
 }
 
+/// As long as nothing can be given out, the runtime is told to try again; and CHECK sees an address that is not the pod's any more.
+#[test]
+fn what_cannot_be_given_or_was_taken_is_said() {
+    trial(|lab| {
+        let [off, alone] = lab.hosts(["A", "B"])?;
+        off.launch(&["--no-ipalloc"])?;
+        let runtime = own(&off)?;
+        let pod = runtime.pod(1)?;
+        let refused = runtime.call("ADD", &pod)?;
+        ensure!(refused.code() == 100 && refused.json.to_string().contains("--no-ipalloc"), "{}", refused.json);
+        ensure!(runtime.ask("STATUS")?.code() == 50);
+        runtime.call("DEL", &pod)?.result()?;
+
+        alone.launch(&[RANGES, "--ipalloc-init=consensus=3"])?;
+        let impatient = own(&alone)?.with(&json!({ "timeout": 2 }));
+        let pod = impatient.pod(1)?;
+        let refused = impatient.call("ADD", &pod)?;
+        ensure!(refused.code() == 11 && refused.took < patience(PATIENCE), "{} {:?}", refused.json, refused.took);
+        ensure!(impatient.ask("STATUS")?.code() == 50);
+        impatient.call("DEL", &pod)?.result()?;
+        alone.stop()?;
+        std::fs::remove_dir_all(alone.data_dir())?;
+        alone.launch(&[RANGES])?;
+        impatient.ask("STATUS")?.result()?;
+        let added = impatient.call("ADD", &pod)?.result()?;
+        let with_result = impatient.with(&json!({ "prevResult": added }));
+        with_result.call("CHECK", &pod)?.result()?;
+        alone.post("/ipam/free", &json!({ "owner": "lab/pod-1/eth0", "addresses": [addresses(&added)?[1]] }))?;
+        let checked = with_result.call("CHECK", &pod)?;
+        ensure!(checked.code() == 101 && checked.json.to_string().contains("fd32::"), "{}", checked.json);
+        Ok(())
+    });
+}
+
+/// The plugin `bandwidth` behind ours finds the host's side of the pod in our result.
+#[test]
+fn a_chained_plugin_finds_the_device() {
+    with_callers("CNI: chained with bandwidth", super::cni::missing("bandwidth"), |lab| {
+        let (host, runtime) = single(lab)?;
+        let runtime = runtime.with(&json!({ "cniVersion": "1.0.0" }));
+        let pod = runtime.pod(1)?;
+        let added = runtime.call("ADD", &pod)?.result()?;
+        let device = added["interfaces"][0]["name"].as_str().context("a device")?;
+        let limits =
+            json!({ "type": "bandwidth", "prevResult": added, "ingressRate": 8_000_000, "ingressBurst": 8_000_000 });
+        let after = runtime.with(&limits).call("ADD", &pod)?.result()?;
+        ensure!(after["ips"] == added["ips"], "{after}");
+        let shaped = host.namespace().run("tc").args(["qdisc", "show", "dev", device]).checked()?;
+        ensure!(shaped.contains("tbf"), "{shaped}");
+        runtime.with(&limits).call("DEL", &pod)?.result()?;
+        runtime.call("DEL", &pod)?.result().map(drop)
+    });
+}
+
 /// `weft-ipam` with the reference plugin `bridge`: no device is ours, only the addresses are.
 #[test]
 fn addresses_for_pods_of_another_plugin() {
@@ -204,6 +258,17 @@ fn containers_of_podman_on_two_hosts() {
             seen.extend([one, two]);
         }
         ensure!(seen.len() == 4, "{seen:?}");
+
+        // A port that is published is reached from another host: by portmap, behind ours.
+        a.run("web", &["-p", "8088:80"]).checked()?;
+        a.podman(&["exec", "-d", "web", "nc", "-ll", "-p", "80", "-e", "hostname"]).checked()?;
+        let asked = hosts[1].namespace().run("busybox").args(["nc", "-w", "2", &hosts[0].v4().to_string(), "8088"]);
+        wait_for("the published port answers", PATIENCE, || {
+            let said = asked.checked()?;
+            ensure!(said.trim().len() == 12, "{said}");
+            Ok(said)
+        })?;
+        a.remove("web")?;
 
         a.run("three", &["--ip=10.32.9.9"]).checked()?;
         ensure!(a.address("three", false)? == "10.32.9.9");
