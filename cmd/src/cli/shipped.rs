@@ -77,4 +77,6 @@ fn the_commands_for_docker_and_for_services_are_taken() {
         panic!("{plugin}")
     };
     assert!(flags.docker_plugin.is_some() && flags.docker_scope.is_some());
+    // In a swarm no router chooses addresses, so none shall be asked: it is refused before a network is made.
+    assert_eq!(plugin["interface"]["types"], serde_json::json!(["docker.networkdriver/1.0"]));
 }

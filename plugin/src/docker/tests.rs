@@ -311,6 +311,13 @@ async fn a_swarms_routers_find_each_other() {
 }
 
 #[tokio::test]
+async fn in_a_swarm_no_router_chooses_addresses() {
+    let stage = Stage::watched(Scope::Global).await;
+    let refused = stage.call("IpamDriver.RequestPool", json!({ "AddressSpace": "weftglobal" })).await;
+    assert!(refused["Err"].as_str().unwrap().contains("leave --ipam-driver out"), "{refused}");
+}
+
+#[tokio::test]
 async fn the_socket_goes_with_the_plugin() {
     let stage = Stage::watched(Scope::Local).await;
     assert!(stage.socket().exists());
