@@ -1,13 +1,14 @@
 #!/bin/bash
 # Real container runtimes with Weft's CNI plugin: podman and containerd's ctr, on a host of their own.
 # cni-runtimes.sh NETNS DIR WEFT: in the network namespace NETNS, with all files below DIR, and the program WEFT.
-# Ends with status 0 if all went well; 77 if a program is missing.
+# cni-runtimes.sh --needed: only says which program is missing, with status 77.
 set -euo pipefail
-netns=$1 dir=$2 weft=$3
 
 for program in podman ctr containerd runc busybox /usr/lib/cni/host-local /usr/lib/cni/portmap; do
     command -v "$program" >/dev/null || { echo "no $program here: \`make cni-deps\` installs it"; exit 77; }
 done
+[ "$1" != --needed ] || exit 0
+netns=$1 dir=$2 weft=$3
 
 if [ "${4:-}" != inside ]; then
     # A mount namespace of its own with private directories where runtimes have fixed paths; a /sys that shows the network namespace,
@@ -124,4 +125,18 @@ step "podman rm"
 podman rm -f -t0 two >/dev/null
 [ "$(attached)" = 0 ] || fail "nothing should be attached: $("$weft" ps)"
 [ -z "$(find /var/lib/cni/networks/weft -name '10.*' -o -name 'fd32*')" ] || fail "addresses are left"
+step "addresses of the network itself"
+cat >/etc/cni/net.d/10-weft.conflist <<END
+{ "cniVersion": "1.0.0", "name": "weft", "plugins": [
+    { "type": "weft-net", "capabilities": { "ips": true }, "dataDir": "$dir/data" },
+    { "type": "portmap", "capabilities": { "portMappings": true }, "snat": true } ] }
+END
+owners() { "$weft" status ipam --json | grep -c '"owner": "weft/' || true; }
+podman run -d --name three --pull=never --network weft localhost/weft-box sleep 1000 >/dev/null
+three=$(podman exec three ip -4 -o addr show eth0 | sed -n 's/.*inet \([0-9.]*\).*/\1/p')
+said=$(ctr run --rm --cni --snapshotter native localhost/weft-box:latest owner ping -c1 -W5 "$three") || fail "ctr: $said"
+grep -q "1 packets received" <<<"$said" || fail "ctr's container has no use of its address: $said"
+[ "$(owners)" = 1 ] || fail "podman's has an address, ctr's none any more: $("$weft" status ipam)"
+podman rm -f -t0 three >/dev/null
+[ "$(owners)" = 0 ] || fail "nobody should have an address: $("$weft" status ipam)"
 step "all went well"

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod allocation;
 pub mod endpoint;
+pub mod interface;
 pub mod text;
 
 use std::net::{IpAddr, SocketAddr};

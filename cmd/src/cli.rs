@@ -252,7 +252,7 @@ pub(crate) struct Attach {
     /// [default: net:default]
     #[arg(value_name = "ADDRESS", num_args = 0..)]
     pub(crate) addresses: Vec<String>,
-    /// Name of a network namespace, path of one, or a process id
+    /// Name of a network namespace, path of one, a process id, or a container of Docker's by its name or id
     #[arg(value_name = "CONTAINER", required = true)]
     pub(crate) container: String,
 }
@@ -353,6 +353,8 @@ pub(crate) struct Kubernetes {
     pub(crate) log_format: LogFormat,
 }
 
+#[cfg(test)]
+mod shipped;
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;

@@ -14,19 +14,22 @@ use crate::{
 /// Plugs a container in.
 pub(crate) fn attach(client: &Client, attach: Attach) -> anyhow::Result<()> {
     let Attach { no_multicast_route, names, json, addresses, container } = attach;
-    let (container, addresses) = (docker::resolved(&container)?, parsed(&addresses)?);
-    let request =
-        AttachRequest { container: container.clone(), addresses, no_multicast_route, ..AttachRequest::default() };
+    let (named, addresses) = (docker::resolved(&container)?.running()?, parsed(&addresses)?);
+    let owner = named.owner().to_owned();
+    let docker::Named { container, name, .. } = named;
+    let request = AttachRequest { container, name, addresses, no_multicast_route, ..AttachRequest::default() };
     let attached: Addresses = client.post("/attach", &request)?;
-    names::register(client, &container, &names, &attached.addresses)?;
+    names::register(client, &owner, &names, &attached.addresses)?;
     show(&attached, json)
 }
 
 /// Unplugs a container, wholly or in part.
 pub(crate) fn detach(client: &Client, detach: Detach) -> anyhow::Result<()> {
     let Detach { json, addresses, container } = detach;
-    let (container, addresses) = (docker::resolved(&container)?, parsed(&addresses)?);
-    let request: AttachRequest = AttachRequest { container, addresses, ..AttachRequest::default() };
+    // Where its namespace is tells under what it is attached; of one that does not run only its name is left.
+    let (container, name) = docker::resolved(&container)?.for_detach();
+    let request: AttachRequest =
+        AttachRequest { container, name, addresses: parsed(&addresses)?, ..AttachRequest::default() };
     show(&client.post("/detach", &request)?, json)
 }
 

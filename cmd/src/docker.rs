@@ -58,26 +58,60 @@ pub(crate) fn engine_socket() -> PathBuf {
     host.as_deref().and_then(|host| host.strip_prefix("unix://")).unwrap_or(ENGINE).into()
 }
 
-/// What the router takes for a container that people named: what it knows itself, or the process of a running one of Docker's.
-pub(crate) fn resolved(container: &str) -> anyhow::Result<String> {
-    if is_known_to_the_router(container) {
-        return Ok(container.to_owned());
-    }
-    let Some(found) = find(container)? else { return Ok(container.to_owned()) };
-    let pid = found.pid();
-    ensure!(pid.is_some(), "the container \"{container}\" is not running: `docker start` it first");
-    Ok(pid.map(|pid| pid.to_string()).unwrap_or_default())
+/// A container that people named, as the router knows it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Named {
+    /// Where its namespace is: what was typed, or the process of one of Docker's that runs.
+    pub(crate) container: String,
+    /// What one of Docker's is called, however it was typed: it keeps its addresses and names under this when it is started again.
+    pub(crate) name: Option<String>,
+    is_running: bool,
 }
 
-/// By which names the router may list a container: its own, and those of its endpoints in Docker's networks.
+impl Named {
+    /// What it is attached under, and who has its addresses and names.
+    pub(crate) fn owner(&self) -> &str {
+        self.name.as_ref().unwrap_or(&self.container)
+    }
+
+    /// Refuses one of Docker's that has no namespace now.
+    pub(crate) fn running(self) -> anyhow::Result<Self> {
+        ensure!(self.is_running, "the container \"{}\" is not running: `docker start` it first", self.owner());
+        Ok(self)
+    }
+
+    /// Where it is to be found for a detach, and under which name if its namespace is gone.
+    pub(crate) fn for_detach(self) -> (String, Option<String>) {
+        let name = self.name.filter(|_| !self.is_running);
+        (self.container, name)
+    }
+}
+
+/// Which container people mean: one that the router knows itself, or one of Docker's by name or id.
+pub(crate) fn resolved(container: &str) -> anyhow::Result<Named> {
+    let found = if is_known_to_the_router(container) { None } else { find(container)? };
+    Ok(match found {
+        None => Named { container: container.to_owned(), name: None, is_running: true },
+        Some(found) => {
+            let (name, pid) = (found.name().to_owned(), found.pid());
+            let container = pid.map_or_else(|| name.clone(), |pid| pid.to_string());
+            Named { container, name: Some(name), is_running: pid.is_some() }
+        }
+    })
+}
+
+/// By which names the router may list a container: as it was typed, as Docker calls it, and those of its endpoints in Docker's networks.
 pub(crate) fn names(container: &str) -> anyhow::Result<Vec<String>> {
     let mut names = vec![container.to_owned()];
     if !is_known_to_the_router(container)
         && let Some(found) = find(container)?
     {
+        names.push(found.name().to_owned());
         names.extend(found.pid().map(|pid| pid.to_string()));
         names.extend(found.attachments());
     }
+    names.sort();
+    names.dedup();
     Ok(names)
 }
 
@@ -120,12 +154,21 @@ mod tests {
     #[test]
     fn what_the_router_knows_is_not_asked_of_docker() {
         let own = std::process::id().to_string();
-        for known in ["/run/netns/x", "weft:expose", &own, ""] {
+        for known in &["/run/netns/x", "weft:expose", &own, ""] {
             assert!(is_known_to_the_router(known), "{known}");
-            assert_eq!(resolved(known).unwrap(), known);
+            let named = resolved(known).unwrap().running().unwrap();
+            assert_eq!((named.container.as_str(), named.owner(), named.name.as_deref()), (*known, *known, None));
         }
         for unknown in ["web", "c0ffee", "4294967295"] {
             assert!(!is_known_to_the_router(unknown), "{unknown}");
         }
+    }
+
+    #[test]
+    fn a_container_of_dockers_is_its_name_and_runs_or_is_refused() {
+        let named = |is_running| Named { container: "7".to_owned(), name: Some("web".to_owned()), is_running };
+        assert_eq!(named(true).running().unwrap().owner(), "web");
+        let said = named(false).running().unwrap_err().to_string();
+        assert!(said.contains("\"web\" is not running"), "{said}");
     }
 }

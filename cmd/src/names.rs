@@ -13,7 +13,7 @@ use weft_router::dns::PORT;
 
 use crate::{
     cli::{DnsAdd, DnsRemove},
-    output,
+    docker, output,
 };
 
 /// The status for what is not there (RFC 9110 §15.5.5).
@@ -29,27 +29,39 @@ struct Words {
 
 /// Gives addresses, or all addresses of a container, a name.
 pub(crate) fn add(client: &Client, add: &DnsAdd) -> anyhow::Result<()> {
-    let Words { mut addresses, container, name } = Words::of(&add.words)?;
+    let Words { addresses, container, name } = Words::of(&add.words)?;
     let name = name.context("no name given: weft dns-add NAME ADDRESS…, or CONTAINER NAME")?;
-    if let (Some(container), true) = (&container, addresses.is_empty()) {
-        addresses = addresses_of(client, container)?;
+    let Some(container) = container else {
+        ensure!(!addresses.is_empty(), "no address given: weft dns-add {name} ADDRESS…, or CONTAINER {name}");
+        client.post::<NamesChanged>("/dns/add", &NameAddRequest { owner: None, name, addresses })?;
+        return Ok(());
+    };
+    for (owner, addresses) in places(&container, addresses, client.get("/ps")?, &docker::names(container.as_str())?)? {
+        let request = NameAddRequest { owner: Some(owner), name: name.clone(), addresses };
+        client.post::<NamesChanged>("/dns/add", &request)?;
     }
-    ensure!(!addresses.is_empty(), "no address given: weft dns-add {name} ADDRESS…, or CONTAINER {name}");
-    client.post::<NamesChanged>("/dns/add", &NameAddRequest { owner: container, name, addresses })?;
     Ok(())
 }
 
 /// Takes names away.
 pub(crate) fn remove(client: &Client, remove: DnsRemove) -> anyhow::Result<()> {
-    let request = match remove.all {
-        Some(container) => NameRemoveRequest { owner: Some(container.parse()?), name: None, addresses: Vec::new() },
-        None => {
-            let Words { addresses, container, name } = Words::of(&remove.words)?;
-            NameRemoveRequest { owner: container, name, addresses }
+    let Words { addresses, container, name } = match remove.all {
+        Some(container) => Words { addresses: Vec::new(), container: Some(container.parse()?), name: None },
+        None => Words::of(&remove.words)?,
+    };
+    let owners: Vec<Option<Owner>> = match container {
+        None => vec![None],
+        Some(container) => {
+            let called = docker::names(container.as_str())?;
+            called.iter().map(|name| Ok(Some(name.parse()?))).collect::<anyhow::Result<_>>()?
         }
     };
-    let changed: NamesChanged = client.post("/dns/remove", &request)?;
-    if changed.changed == 0 {
+    let mut removed = 0;
+    for owner in owners {
+        let request = NameRemoveRequest { owner, name: name.clone(), addresses: addresses.clone() };
+        removed += client.post::<NamesChanged>("/dns/remove", &request)?.changed;
+    }
+    if removed == 0 {
         output::warn("nothing here had such a name: `weft status dns` lists names with their owners and routers");
     }
     Ok(())
@@ -98,12 +110,26 @@ pub(crate) fn register(client: &Client, owner: &str, names: &[DnsName], addresse
     Ok(())
 }
 
-fn addresses_of(client: &Client, container: &Owner) -> anyhow::Result<Vec<IpAddr>> {
-    let attachments: Vec<Attachment> = client.get("/ps")?;
-    let Some(own) = attachments.iter().find(|attachment| attachment.container == container.as_str()) else {
-        bail!("{container} is not attached: `weft ps` lists who is, and addresses may be given instead");
-    };
-    Ok(own.addresses.iter().map(IpNet::addr).collect())
+/// Under whom a container's addresses get a name: whatever it is attached under, so that the name is gone when that is. `called` are the
+/// names by which the router may list it.
+fn places(
+    container: &Owner,
+    addresses: Vec<IpAddr>,
+    mut attached: Vec<Attachment>,
+    called: &[String],
+) -> anyhow::Result<Vec<(Owner, Vec<IpAddr>)>> {
+    attached.retain(|line| called.contains(&line.container) && !line.addresses.is_empty());
+    let has = |line: &Attachment| line.addresses.iter().map(IpNet::addr).collect::<Vec<_>>();
+    if addresses.is_empty() {
+        ensure!(
+            !attached.is_empty(),
+            "{container} is not attached: `weft ps` lists who is, and addresses may be given instead"
+        );
+        return attached.iter().map(|line| Ok((line.container.parse()?, has(line)))).collect();
+    }
+    let its = attached.iter().find(|line| has(line).contains(&addresses[0])).or(attached.first());
+    let owner = its.map_or_else(|| Ok(container.clone()), |line| line.container.parse())?;
+    Ok(vec![(owner, addresses)])
 }
 
 impl Words {
@@ -127,6 +153,41 @@ mod tests {
 
     fn words(text: &str) -> anyhow::Result<Words> {
         Words::of(&text.split(' ').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    fn attached(container: &str, addresses: &[&str]) -> Attachment {
+        let addresses = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        Attachment { container: container.to_owned(), mac: weft::id::Mac([2; 6]), addresses }
+    }
+
+    #[test]
+    fn a_name_is_of_what_the_container_is_attached_under() {
+        let lines = || {
+            vec![
+                attached("docker:0a", &["10.0.0.1/24", "fd00::1/64"]),
+                attached("docker:0b", &["10.0.1.1/24"]),
+                attached("docker:0c", &[]),
+                attached("other", &["10.0.0.9/24"]),
+            ]
+        };
+        let called = ["web", "7", "docker:0a", "docker:0b", "docker:0c"].map(str::to_owned);
+        let web: Owner = "web".parse().unwrap();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let shown = |addresses: &[&str], called: &[String]| {
+            let addresses = addresses.iter().map(|text| ip(text)).collect();
+            let places = places(&web, addresses, lines(), called)?;
+            let shown = places.into_iter().map(|(owner, addresses)| (owner.to_string(), addresses));
+            anyhow::Ok(shown.collect::<Vec<_>>())
+        };
+        let all = [
+            ("docker:0a".to_owned(), vec![ip("10.0.0.1"), ip("fd00::1")]),
+            ("docker:0b".to_owned(), vec![ip("10.0.1.1")]),
+        ];
+        assert_eq!(shown(&[], &called).unwrap(), all);
+        assert_eq!(shown(&["10.0.1.1"], &called).unwrap(), [all[1].clone()]);
+        assert_eq!(shown(&["10.9.9.9"], &called).unwrap(), [("docker:0a".to_owned(), vec![ip("10.9.9.9")])]);
+        assert_eq!(shown(&["10.9.9.9"], &called[..1]).unwrap(), [("web".to_owned(), vec![ip("10.9.9.9")])]);
+        assert!(shown(&[], &called[..1]).unwrap_err().to_string().contains("web is not attached"));
     }
 
     #[test]

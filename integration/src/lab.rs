@@ -11,6 +11,7 @@
 //! killed is removed by the next lab to start. Nothing is ever made in the namespace that the tests run in.
 
 pub mod api;
+pub mod cage;
 pub mod capture;
 pub mod cni;
 pub mod command;
@@ -24,6 +25,7 @@ pub mod mesh;
 pub mod namespace;
 pub mod nat;
 pub mod ping;
+pub mod podman;
 pub mod remains;
 pub mod resolver;
 pub mod stream;

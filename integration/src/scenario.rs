@@ -7,6 +7,7 @@
 //! What came of a pair is written down ([`record`]), by whichever process tried it, and shown at the end ([`table`]).
 
 pub mod backend;
+pub mod callers;
 pub mod fabric;
 pub mod guests;
 pub mod record;

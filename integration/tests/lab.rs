@@ -6,6 +6,7 @@ mod lab {
     mod attachments;
     mod capture;
     mod cni;
+    mod cni_addresses;
     mod cni_runtimes;
     mod crowd;
     mod cuts;

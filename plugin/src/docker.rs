@@ -84,7 +84,7 @@ pub async fn serve(settings: Settings, stop: CancellationToken) -> Result<(), Pl
         () = router.ready() => {}
     }
     let listening = server::bind(&settings.plugins.join(format!("{DRIVER}.sock")))?;
-    let addresses = Arc::new(Addresses::new(router.clone()));
+    let addresses = Arc::new(Addresses::new(router.clone(), settings.scope));
     let networks = Networks::new(router.clone(), settings.engine.clone(), settings.scope);
     let watch = Watch::new(settings.engine, router, addresses.clone(), settings.scope);
     tokio::join!(listening.serve(networks, addresses, stop.clone()), watch.run(stop));

@@ -182,6 +182,8 @@ impl Stations {
                     if self.compare().await.is_ok() {
                         self.sweep_names().await;
                     }
+                    // What fails there is told there.
+                    let _ = self.host.keep_passing().await;
                 }
                 Some(operation) = self.operations.recv() => self.perform(operation).await,
                 Some(ended) = self.tasks.join_next() => {

@@ -24,6 +24,7 @@ use nix::{
 use serde::de::DeserializeOwned;
 
 use super::{
+    cage::Cage,
     command::Run,
     host::Host,
     wait::{wait_for, wait_until},
@@ -32,7 +33,7 @@ use super::{
 /// What containers are made from.
 pub const IMAGE: &str = "weft-test";
 /// A static program that is many.
-const BUSYBOX: &str = "/bin/busybox";
+pub(super) const BUSYBOX: &str = "/bin/busybox";
 /// What of it containers use, by name.
 const APPLETS: [&str; 8] = ["sh", "sleep", "ping", "ip", "nslookup", "cat", "hostname", "nc"];
 /// What must be installed.
@@ -47,24 +48,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// For a command of Docker's.
 const COMMAND: Duration = Duration::from_secs(90);
 
-/// Makes the mount namespace and holds it, so that one engine after the other finds the mounts of its containers. Argument: the
-/// directory.
-const HOLD: &str = r#"
-set -e
-dir=$1
-mkdir -p "$dir/run" "$dir/etc" /etc/docker
-mkdir -p "$dir/cgroup"; mount --rbind /sys/fs/cgroup "$dir/cgroup"
-mount -t sysfs sysfs /sys
-mount --rbind "$dir/cgroup" /sys/fs/cgroup
-umount -l "$dir/cgroup"
-mount --bind "$dir/run" /run
-mount --bind "$dir/etc" /etc/docker
-mkdir -p /run/lock /run/netns
-mount --make-rshared /
-touch "$dir/held"
-exec sleep infinity
-"#;
-
 /// Why engines cannot run here; none if they can.
 pub fn missing() -> Option<String> {
     let (path, package) = NEEDED.iter().find(|(path, _)| !Path::new(path).exists())?;
@@ -77,8 +60,7 @@ pub struct Engine {
     host: Host,
     dir: PathBuf,
     args: Vec<String>,
-    /// Keeps the mount namespace.
-    holder: Child,
+    cage: Cage,
     running: Mutex<Option<Child>>,
 }
 
@@ -88,8 +70,8 @@ impl Engine {
         let dir = host.dir().join("engine");
         fs::create_dir_all(&dir)?;
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let holder = hold(host, &dir)?;
-        let engine = Self { host: host.clone(), dir, args, holder, running: Mutex::default() };
+        let cage = Cage::new(host, &dir, &["/run", "/etc/docker"])?;
+        let engine = Self { host: host.clone(), dir, args, cage, running: Mutex::default() };
         host.set_env("DOCKER_HOST", &engine.address());
         engine.launch()?;
         engine.load_image()?;
@@ -163,8 +145,9 @@ impl Engine {
         for file in ["run/docker.pid", "run/docker/containerd/containerd.pid"] {
             drop(fs::remove_file(self.dir.join(file)));
         }
-        let child = Run::new("nsenter")
-            .args(["-t", &self.holder.id().to_string(), "--mount", "--uts", "--net", "/usr/sbin/dockerd"])
+        let child = self
+            .cage
+            .run("/usr/sbin/dockerd")
             .args(["--data-root", &self.dir.join("data").display().to_string()])
             .args(["--exec-root", "/run/docker", "--pidfile", "/run/docker.pid", "-H", &self.address()])
             .args(["--cgroup-parent", &format!("/{}", self.host.namespace().name())])
@@ -188,13 +171,7 @@ impl Engine {
     }
 
     fn load_image(&self) -> Result<()> {
-        let (root, tar) = (self.dir.join("image"), self.dir.join("image.tar"));
-        fs::create_dir_all(root.join("bin"))?;
-        fs::copy(BUSYBOX, root.join("bin/busybox"))?;
-        for applet in APPLETS {
-            symlink("busybox", root.join("bin").join(applet))?;
-        }
-        Run::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&root).arg(".").checked()?;
+        let tar = image(&self.dir)?;
         let tar = tar.to_str().context("a path in UTF-8")?;
         self.docker(&["import", tar, IMAGE]).checked().map(drop)
     }
@@ -226,22 +203,20 @@ impl Drop for Engine {
         end_control_groups(name);
         // What is still there the lab's sweep ends.
         let _ = self.stop();
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
         end_control_groups(name);
     }
 }
 
-fn hold(host: &Host, dir: &Path) -> Result<Child> {
-    let net = format!("--net={}", host.namespace().path().display());
-    let log = fs::File::create(dir.join("hold.log"))?;
-    let holder = Run::new("nsenter")
-        .args([&net, "unshare", "--mount", "--uts", "--propagation", "private", "bash", "-c", HOLD, "bash"])
-        .arg(dir)
-        .spawn(log.try_clone()?, log)?;
-    wait_until("the mount namespace is made", PATIENCE, || Ok(dir.join("held").exists()))
-        .with_context(|| fs::read_to_string(dir.join("hold.log")).unwrap_or_default())?;
-    Ok(holder)
+/// An image made of busybox alone, as an archive in a directory.
+pub(super) fn image(dir: &Path) -> Result<PathBuf> {
+    let (root, tar) = (dir.join("image"), dir.join("image.tar"));
+    fs::create_dir_all(root.join("bin"))?;
+    fs::copy(BUSYBOX, root.join("bin/busybox"))?;
+    for applet in APPLETS {
+        symlink("busybox", root.join("bin").join(applet))?;
+    }
+    Run::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&root).arg(".").checked()?;
+    Ok(tar)
 }
 
 /// Kills all that runs in control groups whose names begin so, and removes them: a killed engine's containers.

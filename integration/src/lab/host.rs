@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use weft::api;
 
 use super::{
+    cage,
     command::{Done, Run},
     container::Container,
     namespace::Namespace,
@@ -52,6 +53,8 @@ struct Inner {
     launched: Mutex<Vec<String>>,
     foreground: Mutex<Option<Child>>,
     env: Mutex<Vec<(String, String)>>,
+    /// The process that holds the mount namespace for `weft` commands.
+    cage: Mutex<Option<u32>>,
 }
 
 impl Host {
@@ -89,7 +92,8 @@ impl Host {
         let dir = lab_dir.join(name);
         fs::create_dir(&dir).with_context(|| dir.display().to_string())?;
         let (launched, foreground, env) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Ok(Self(Arc::new(Inner { name: name.to_owned(), dir, namespace, v4, v6, launched, foreground, env })))
+        let (name, cage) = (name.to_owned(), Mutex::default());
+        Ok(Self(Arc::new(Inner { name, dir, namespace, v4, v6, launched, foreground, env, cage })))
     }
 
     /// Its name, also the router's nickname and the name of its port on the switch.
@@ -163,12 +167,19 @@ impl Host {
         lock(&self.0.env).push((name.to_owned(), value.to_owned()));
     }
 
+    /// Has all `weft` commands from now on run in the cage that this process holds.
+    pub fn enter(&self, holder: u32) {
+        *lock(&self.0.cage) = Some(holder);
+    }
+
     /// A `weft` command on this host.
     pub fn weft<S: AsRef<str>>(&self, args: &[S]) -> Result<Run> {
-        let run = self
-            .0
-            .namespace
-            .run(binary()?)
+        let program = binary()?;
+        let run = match *lock(&self.0.cage) {
+            Some(holder) => cage::inside(holder, program),
+            None => self.0.namespace.run(program),
+        };
+        let run = run
             .args(args.iter().map(AsRef::as_ref))
             .env("WEFT_DATA_DIR", self.data_dir())
             .env("WEFT_RUN_DIR", self.run_dir())

@@ -50,6 +50,11 @@ pub fn text(records: &[Record]) -> String {
         let note = record.note.lines().next().unwrap_or_default();
         let _ = write!(text, "\n{:width$}{} {:.0} s  {note}", record.row, word(record.verdict), record.seconds);
     }
+    let skipped: Vec<&str> =
+        others.iter().filter(|record| record.verdict == Verdict::Skipped).map(|record| record.row.as_str()).collect();
+    if !skipped.is_empty() {
+        let _ = write!(text, "\n{} SKIPPED, NOT TRIED HERE: {}", skipped.len(), skipped.join("; "));
+    }
     let ran = others.iter().filter(|record| record.column == GUEST && record.seconds > 0.0);
     let guests: Vec<f64> = ran.map(|record| record.seconds).collect();
     let seconds = guests.iter().fold(0.0, |sum, seconds| sum + seconds);
@@ -93,11 +98,15 @@ mod tests {
             record("a::c", "ovs", Verdict::Skipped, "not built yet"),
             record("a::c", "sleeve", Verdict::Failed, "no answer\nand a long log"),
             record("guest 1", GUEST, Verdict::Passed, "2 scenarios"),
+            record("CNI: podman", ENGINE, Verdict::Skipped, "no podman"),
+            record("docker: one", ENGINE, Verdict::Skipped, "no dockerd"),
+            record("docker: two", ENGINE, Verdict::Passed, ""),
         ];
         let text = text(&records);
         assert_eq!(text.matches("not built yet").count(), 1, "{text}");
         assert!(text.contains("passed 3 s") && text.contains("FAILED [2]"), "{text}");
         assert!(text.contains("[2] FAILED: no answer\n") && !text.contains("long log"), "{text}");
+        assert!(text.contains("\n2 SKIPPED, NOT TRIED HERE: CNI: podman; docker: one\n"), "{text}");
         assert!(text.ends_with("1 guests, 3 s"), "{text}");
     }
 }

@@ -3,16 +3,21 @@
 use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use weft_integration::lab::{
-    Lab,
-    container::{Container, DEVICE},
-    host::Host,
-    mesh::{Mesh, attached},
-    trial::trial,
-    wait::wait_until,
+use weft_integration::{
+    lab::{
+        Lab,
+        container::{Container, DEVICE},
+        host::Host,
+        mesh::{Mesh, attached},
+        trial::trial,
+        wait::wait_until,
+    },
+    scenario::callers::with_callers,
 };
 
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Until the router has looked at the packet filter again: 15 s.
+const FILTER_SEEN: Duration = Duration::from_secs(25);
 
 fn launched(lab: &Lab) -> Result<Host> {
     let host = lab.host("A")?;
@@ -239,6 +244,38 @@ fn without_a_router_every_verb_says_so() {
             ensure!(said.contains("not running") && said.contains("weft launch"), "weft {verb:?}: {said}");
         }
         host.weft(&["stop"])?.checked()?;
+        Ok(())
+    });
+}
+
+/// Docker has the packet filter drop what is forwarded, and the kernel show it what is bridged: before the router starts, and meanwhile.
+#[test]
+fn a_packet_filter_that_drops_forwarded_packets_lets_containers_talk() {
+    let shown = std::path::Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists();
+    let missing = (!shown).then(|| "this kernel shows no bridged packets to the filter: no br_netfilter".to_owned());
+    with_callers("packet filter: bridged packets", missing, |lab| {
+        let [first, second] = lab.hosts(["A", "B"])?;
+        let filter = |host: &Host, words: &str| host.namespace().run("iptables").args(words.split(' ')).checked();
+        for host in [&first, &second] {
+            host.namespace().sysctl("bridge/bridge-nf-call-iptables", "1")?;
+        }
+        filter(&first, "-P FORWARD DROP")?;
+        first.launch::<&str>(&[])?;
+        second.launch(&[first.v4().to_string()])?;
+        ensure!(!filter(&second, "-S FORWARD")?.contains("weft"), "a filter that drops nothing is left alone");
+        let [one, other] = [attached(&first, "c1", 1)?, attached(&first, "c2", 2)?];
+        let far = attached(&second, "c1", 3)?;
+        one.ping(other.v4()?).until_answered(PATIENCE)?;
+        far.ping(one.v4()?).until_answered(PATIENCE)?;
+
+        // An engine is started.
+        let near = attached(&second, "c2", 4)?;
+        filter(&second, "-P FORWARD DROP")?;
+        filter(&second, "-F FORWARD")?;
+        near.ping(far.v4()?).until_answered(FILTER_SEEN)?;
+        near.ping(one.v4()?).until_answered(PATIENCE)?;
+        first.weft(&["reset"])?.checked()?;
+        ensure!(!filter(&first, "-S FORWARD")?.contains("weft"), "{}", filter(&first, "-S FORWARD")?);
         Ok(())
     });
 }

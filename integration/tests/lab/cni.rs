@@ -14,12 +14,15 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::{Value, json};
-use weft_integration::lab::{
-    cni::{Pod, REFERENCE, Runtime},
-    host::Host,
-    namespace::join,
-    trial::trial,
-    wait::{patience, wait_until},
+use weft_integration::{
+    lab::{
+        cni::{Pod, REFERENCE, Runtime},
+        host::Host,
+        namespace::join,
+        trial::trial,
+        wait::{patience, wait_until},
+    },
+    scenario::callers::with_callers,
 };
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -381,7 +384,7 @@ fn fifty_are_added_and_removed_at_once() {
     });
 }
 
-fn at_once(runtime: &Runtime, pods: &[Pod], verb: &'static str) -> Result<()> {
+pub(super) fn at_once(runtime: &Runtime, pods: &[Pod], verb: &'static str) -> Result<()> {
     let call = |pod: &Pod| {
         let (runtime, pod) = (runtime.clone(), pod.clone());
         thread::spawn(move || runtime.call(verb, &pod)?.result().map(drop))
@@ -414,14 +417,25 @@ fn a_pod_is_as_the_configuration_says() {
         // Not given: true, as with Weave Net.
         plain.call("ADD", &pod)?.result()?;
         ensure!(hairpin()?.trim() == "1");
+        Ok(())
+    });
+}
+
+/// Which of the reference plugins is not here.
+pub(super) fn missing(plugin: &str) -> Option<String> {
+    let path = Path::new(REFERENCE).join(plugin);
+    (!path.exists()).then(|| format!("no {}; `make cni-deps` installs it", path.display()))
+}
+
+#[test]
+fn another_plugin_gives_addresses_and_routes() {
+    with_callers("CNI: host-local", missing("host-local"), |lab| {
+        let host = lab.host("A")?;
+        host.launch::<&str>(&[])?;
         let routes = json!({ "ipam": { "type": "host-local", "dataDir": lab.dir().join("ipam"),
             "ranges": [[{ "subnet": "10.33.0.0/16" }]], "routes": [{ "dst": "10.99.0.0/16" }, { "dst": "10.98.0.0/16", "gw": "10.33.0.9" }] },
             "cniVersion": "1.0.0" });
-        if !Path::new(REFERENCE).join("host-local").exists() {
-            println!("SKIPPED: no host-local in {REFERENCE}");
-            return Ok(());
-        }
-        let other = plain.with(&routes);
+        let other = Runtime::new(&host)?.with(&routes);
         let pod = other.pod(2)?;
         let added = other.call("ADD", &pod)?.result()?;
         ensure!(added["ips"][0]["address"] == "10.33.0.2/16", "{added}");

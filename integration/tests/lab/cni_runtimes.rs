@@ -3,7 +3,13 @@
 use std::{path::Path, time::Duration};
 
 use anyhow::{Result, bail};
-use weft_integration::lab::{command::Run, host::binary, trial::trial};
+use weft_integration::{
+    lab::{
+        command::{Done, Run},
+        host::binary,
+    },
+    scenario::callers::with_callers,
+};
 
 /// The script's status when a program is missing.
 const MISSING: i32 = 77;
@@ -12,24 +18,28 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 #[test]
 fn podman_and_containerd_plug_their_containers_in() {
-    trial(|lab| {
+    with_callers("CNI: podman and containerd", missing(), |lab| {
         let host = lab.host("A")?;
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("cni-runtimes.sh");
         let dir = host.dir().join("engines");
         std::fs::create_dir(&dir)?;
-        let run = Run::new(script).arg(host.namespace().name()).arg(&dir).arg(binary()?).deadline(DEADLINE);
-        let done = run.output()?;
-        if done.status.code() == Some(MISSING) {
-            println!("SKIPPED: {}", done.stdout);
-            eprintln!("weft: SKIPPED, NOT TRIED: podman and containerd with the CNI plugin: {}", done.stdout.trim());
-            return Ok(());
+        let run = script().arg(host.namespace().name()).arg(&dir).arg(binary()?).deadline(DEADLINE);
+        let Done { status, stdout, stderr, .. } = run.output()?;
+        if !status.success() {
+            bail!("{status}\n{stdout}{stderr}");
         }
-        if !done.status.success() {
-            bail!("{}\n{}{}", done.status, done.stdout, done.stderr);
-        }
-        print!("{}", done.stdout);
+        print!("{stdout}");
         expect_no_mounts(&dir)
     });
+}
+
+fn script() -> Run {
+    Run::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("cni-runtimes.sh"))
+}
+
+/// Which program is not here, in the script's words; none if all are.
+fn missing() -> Option<String> {
+    let done = script().arg("--needed").output().unwrap();
+    (done.status.code() == Some(MISSING)).then_some(done.stdout)
 }
 
 /// Mounts of engines would keep the lab's directory from being removed.

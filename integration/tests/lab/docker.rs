@@ -1,8 +1,9 @@
 //! Containers of Docker: real engines, each with a router beside it, driven by `docker` and `weft` alone.
 
+mod names;
 mod swarm;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use weft_integration::{
@@ -11,13 +12,9 @@ use weft_integration::{
         engine::{self, Engine},
         host::Host,
         mesh::password_file,
-        trial::trial,
         wait::{wait_for, wait_until},
     },
-    scenario::{
-        record::{Record, Verdict},
-        table::ENGINE,
-    },
+    scenario::callers::with_callers,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,17 +25,8 @@ struct Site {
     engine: Engine,
 }
 
-/// Plays a scene, unless engines cannot run here: then it says so, here and in the table at the end.
 fn with_engines(row: &str, scene: impl FnOnce(&Lab) -> Result<()>) {
-    let started = Instant::now();
-    let record = |verdict, note: String| Record::new(row, ENGINE, verdict, started.elapsed(), note).write().unwrap();
-    if let Some(why) = engine::missing() {
-        println!("SKIPPED: no Docker engine here: {why}");
-        return record(Verdict::Skipped, why);
-    }
-    record(Verdict::Failed, "it did not come to an end".to_owned());
-    trial(scene);
-    record(Verdict::Passed, String::new());
+    with_callers(row, engine::missing(), scene);
 }
 
 /// Hosts with engines and routers that know each other.

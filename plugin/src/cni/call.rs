@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, str::FromStr};
 
-use weft::id::Mac;
+use weft::{api::interface, id::Mac};
 
 use super::{
     failure::{Code, Failure},
@@ -84,18 +84,13 @@ pub(super) struct Attachment {
 impl Attachment {
     /// What it is attached under at the router and who has its addresses: unique over all networks of a host.
     pub(super) fn owner(&self, network: &str) -> String {
-        owner(network, &self.container, &self.device)
+        interface::name(network, &self.container, &self.device)
     }
 
     /// Its namespace, where that is required.
     pub(super) fn namespace(&self) -> Result<&str, Failure> {
         self.namespace.as_deref().ok_or_else(|| bad("CNI_NETNS is not set"))
     }
-}
-
-/// The name of an interface of a container in a network.
-pub(super) fn owner(network: &str, container: &str, device: &str) -> String {
-    format!("{network}/{container}/{device}")
 }
 
 /// What runtimes ask for in `CNI_ARGS`.

@@ -1,6 +1,6 @@
 //! The verbs of `weft-net`.
 
-use weft::api::{Addresses, AttachRequest, Attachment as Attached};
+use weft::api::{Addresses, AttachRequest, Attachment as Attached, interface};
 use weft_host::station::{self, Station};
 
 use super::{
@@ -8,7 +8,6 @@ use super::{
     failure::{Code, Failure},
     gateway, ipam,
     outcome::{Dns, Interface, Outcome},
-    own::is_of,
     session::{Session, is_absence},
 };
 
@@ -64,11 +63,11 @@ pub(super) fn check(session: &Session<'_>) -> Result<(), Failure> {
 pub(super) fn gc(session: &Session<'_>) -> Result<(), Failure> {
     let network = &session.config.network;
     let valid: Vec<String> =
-        session.config.valid()?.iter().map(|valid| call::owner(network, &valid.container, &valid.device)).collect();
+        session.config.valid()?.iter().map(|valid| interface::name(network, &valid.container, &valid.device)).collect();
     session.catch_up()?;
     let attached: Vec<Attached> = session.router.get("/ps")?;
     let names = attached.into_iter().map(|attached| attached.container);
-    let stale = names.filter(|name| is_of(name, network) && !valid.contains(name));
+    let stale = names.filter(|name| interface::network_of(name) == Some(network) && !valid.contains(name));
     let mut failed: Vec<String> =
         stale.filter_map(|name| session.detach(&name).err().map(|error| format!("{name}: {error}"))).collect();
     failed.extend(ipam::gc(session).err().map(|failure| failure.to_string()));

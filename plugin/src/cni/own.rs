@@ -1,13 +1,10 @@
 //! Addresses that the network gives out itself: questions to the router.
 
 use ipnet::IpNet;
-use weft::api::{
-    Addresses,
-    allocation::{AddressStatus, EXPOSED},
-};
+use weft::api::{Addresses, allocation::AddressStatus, interface};
 
 use super::{
-    call::{self, Attachment},
+    call::Attachment,
     failure::{Code, Failure},
     outcome::{Ip, Outcome},
     session::{Session, is_absence},
@@ -50,9 +47,8 @@ pub(super) fn gc(session: &Session<'_>) -> Result<(), Failure> {
     let valid = session.config.valid()?;
     let network = &session.config.network;
     let is_stale = |owner: &String| {
-        owner != EXPOSED
-            && is_of(owner, network)
-            && !valid.iter().any(|v| call::owner(network, &v.container, &v.device) == *owner)
+        interface::network_of(owner) == Some(network)
+            && !valid.iter().any(|v| interface::name(network, &v.container, &v.device) == *owner)
     };
     let status: AddressStatus = session.router.get("/status/ipam")?;
     let failed: Vec<String> = status
@@ -80,12 +76,6 @@ pub(super) fn status(session: &Session<'_>) -> Result<(), Failure> {
         return Ok(());
     }
     Err(Failure::new(Code::NotAvailable, format!("addresses are not given out: {}", status.state)).with(status.info))
-}
-
-/// Whether an owner is an interface of a container in this network.
-pub(super) fn is_of(owner: &str, network: &str) -> bool {
-    let mut parts = owner.split('/');
-    parts.next() == Some(network) && parts.next().is_some() && parts.next().is_some() && parts.next().is_none()
 }
 
 /// The addresses with the prefix lengths of their subnets: as given, of the configuration, or of the network.
@@ -130,11 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_interfaces_of_the_network_are_its_own() {
-        assert!(is_of("weft/0a/eth0", "weft"));
-        for other in ["weft", "weft/0a", "weft2/0a/eth0", "weft/0a/eth0/x", "/run/netns/x", EXPOSED] {
-            assert!(!is_of(other, "weft"), "{other}");
-        }
+    fn owners_are_safe_in_a_path() {
         assert_eq!(escaped("weft/0a/eth0 ä"), "weft%2F0a%2Feth0%20%C3%A4");
     }
 }

@@ -19,7 +19,7 @@ use weft::{api::allocation::AddressStatus, entropy::Entropy};
 
 use super::{
     PREFIX,
-    call::{AddressCall, GATEWAY, RequestPool},
+    call::{AddressCall, GATEWAY, RequestPool, Scope},
     lease::{KEEP, Leases},
     router::{Router, RouterError},
 };
@@ -62,6 +62,12 @@ pub(crate) enum AddressError {
     /// There is no default.
     #[error("this router gives out no IPv{0} addresses: launch all routers with --ipalloc-range, or give a subnet")]
     NoDefault(u8),
+    /// The swarm's managers choose addresses, and would ask whichever router is beside the one that leads.
+    #[error(
+        "in a swarm its managers choose addresses: leave --ipam-driver out, and give the network a --subnet outside of the routers' \
+         --ipalloc-range"
+    )]
+    Swarm,
     /// The router said no.
     #[error(transparent)]
     Router(#[from] RouterError),
@@ -78,12 +84,13 @@ struct Pool {
 #[derive(Debug)]
 pub(crate) struct Addresses {
     router: Router,
+    scope: Scope,
     leases: Mutex<Leases>,
 }
 
 impl Addresses {
-    pub(crate) fn new(router: Router) -> Self {
-        Self { router, leases: Mutex::default() }
+    pub(crate) fn new(router: Router, scope: Scope) -> Self {
+        Self { router, scope, leases: Mutex::default() }
     }
 
     /// Who has which address.
@@ -93,6 +100,9 @@ impl Addresses {
 
     /// `RequestPool`.
     pub(crate) async fn request_pool(&self, call: &RequestPool) -> Result<Value, AddressError> {
+        if self.scope == Scope::Global {
+            return Err(AddressError::Swarm);
+        }
         let status = self.router.address_status().await?;
         let subnet = match call.pool.as_str() {
             "" => default_subnet(&status, call.v6)?,

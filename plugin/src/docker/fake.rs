@@ -180,8 +180,9 @@ async fn add_name(State(fake): State<FakeRouter>, body: Bytes) -> StatusCode {
 }
 
 async fn remove_names(State(fake): State<FakeRouter>, body: Bytes) -> StatusCode {
-    let owner = text(&parsed(&body)["owner"]);
-    fake.state().names.retain(|(by, _)| *by != owner);
+    let body = parsed(&body);
+    let (owner, name) = (text(&body["owner"]), body["name"].as_str().map(str::to_owned));
+    fake.state().names.retain(|(by, its)| *by != owner || name.as_ref().is_some_and(|name| name != its));
     StatusCode::NO_CONTENT
 }
 

@@ -117,9 +117,9 @@ impl Router {
         self.call(Method::POST, "/dns/add", &body).await.map(drop)
     }
 
-    /// Has no name of an owner found any more.
-    pub(crate) async fn remove_names(&self, owner: &str) -> Result<(), RouterError> {
-        let body = json!({ "owner": owner, "name": null, "addresses": [] });
+    /// Has a name of an owner, or all of them, found no more.
+    pub(crate) async fn remove_names(&self, owner: &str, name: Option<&str>) -> Result<(), RouterError> {
+        let body = json!({ "owner": owner, "name": name, "addresses": [] });
         self.call(Method::POST, "/dns/remove", &body).await.map(drop)
     }
 

@@ -241,9 +241,11 @@ async fn names_come_and_go_with_containers() {
     stage.container("c1", "10.32.0.1").await;
     stage.engine.event("container", "start", "c1");
     stage.until("names are there", |stage| stage.router.names() == ["alias-c1", "host-c1", "name-c1"]).await;
+    stage.router.state().names.insert(("docker:ec1".to_owned(), "by-hand".to_owned()));
     stage.engine.state().containers.get_mut("c1").unwrap()["Name"] = json!("/renamed");
     stage.engine.event("container", "rename", "c1");
-    stage.until("the new name is there", |stage| stage.router.names() == ["alias-c1", "host-c1", "renamed"]).await;
+    let renamed = ["alias-c1", "by-hand", "host-c1", "renamed"];
+    stage.until("the new name is there, and others stay", |stage| stage.router.names() == renamed).await;
 
     stage.engine.hang_up();
     stage.engine.state().containers.clear();
@@ -306,6 +308,13 @@ async fn a_swarms_routers_find_each_other() {
     let stage = Stage::watched(Scope::Global).await;
     stage.until("connected", |stage| stage.router.state().targets == ["10.99.0.2", "fd00::3"]).await;
     assert!(stage.engine.state().networks.is_empty(), "a swarm's networks are made by its managers");
+}
+
+#[tokio::test]
+async fn in_a_swarm_no_router_chooses_addresses() {
+    let stage = Stage::watched(Scope::Global).await;
+    let refused = stage.call("IpamDriver.RequestPool", json!({ "AddressSpace": "weftglobal" })).await;
+    assert!(refused["Err"].as_str().unwrap().contains("leave --ipam-driver out"), "{refused}");
 }
 
 #[tokio::test]

@@ -207,9 +207,14 @@ impl Watch {
             now.insert(label(&port.endpoint_id), Told { container: container.id.clone(), names, addresses });
         }
         let before = self.told.iter().filter(|(_, told)| told.container == container.id);
-        let gone: Vec<String> =
-            before.filter(|(owner, told)| now.get(*owner) != Some(told)).map(|(owner, _)| owner.clone()).collect();
-        self.forget_owners(gone).await;
+        let changed = before.filter(|(owner, told)| now.get(*owner) != Some(told));
+        let changed: Vec<(String, Told)> = changed.map(|(owner, told)| (owner.clone(), told.clone())).collect();
+        for (owner, told) in changed {
+            match now.get(&owner) {
+                None => self.forget_owners(vec![owner]).await,
+                Some(now) => self.withdraw(&owner, &told, now).await,
+            }
+        }
         for (owner, told) in now {
             if self.told.contains_key(&owner) || told.addresses.is_empty() {
                 continue;
@@ -223,6 +228,17 @@ impl Watch {
         }
     }
 
+    /// Takes away what a place in a network is not called any more; names that people gave it stay.
+    async fn withdraw(&mut self, owner: &str, told: &Told, now: &Told) {
+        self.told.remove(owner);
+        let moved = told.addresses != now.addresses;
+        for name in told.names.iter().filter(|name| moved || !now.names.contains(*name)) {
+            if let Err(error) = self.router.remove_names(owner, Some(name)).await {
+                debug!(owner, name, %error, "it is not removed");
+            }
+        }
+    }
+
     /// Takes a container's names away.
     async fn forget(&mut self, container: &str) {
         let own = self.told.iter().filter(|(_, told)| told.container == container);
@@ -233,7 +249,7 @@ impl Watch {
     async fn forget_owners(&mut self, owners: Vec<String>) {
         for owner in owners {
             self.told.remove(&owner);
-            if let Err(error) = self.router.remove_names(&owner).await {
+            if let Err(error) = self.router.remove_names(&owner, None).await {
                 debug!(owner, %error, "its names are not removed");
             }
         }

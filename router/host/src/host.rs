@@ -81,6 +81,13 @@ pub trait Host: Send + Sync {
     /// What the kernel says. Without a bridge the list is empty.
     fn attachments(&self) -> Answer<Vec<Attachment>>;
 
+    /// Sees to it that frames between containers pass the host's packet filter, which others may have changed; it is not looked at more
+    /// often than each ten seconds. Where that fails the log says what to do.
+    ///
+    /// # Errors
+    /// None but that the host cannot be asked.
+    fn keep_passing(&self) -> Answer<()>;
+
     /// Gives the host addresses on the bridge. Unless told not to, what passes between their subnets and others through this host
     /// takes the host's address. Answers with all that were asked for, in their order.
     ///

@@ -55,6 +55,8 @@ struct Edge {
     netlink: Netlink,
     /// What was seen of containers a moment ago.
     seen: container::Seen,
+    /// When we looked at the host's packet filter.
+    looked: bridged::Looked,
 }
 
 impl Kernel {
@@ -73,7 +75,8 @@ impl Kernel {
     }
 
     fn open(bridge: &str) -> Result<Self, HostError> {
-        let edge = Edge { bridge: bridge.to_owned(), netlink: Netlink::open()?, seen: container::Seen::default() };
+        let (seen, looked) = (container::Seen::default(), bridged::Looked::default());
+        let edge = Edge { bridge: bridge.to_owned(), netlink: Netlink::open()?, seen, looked };
         let (jobs, queue) = mpsc::channel(WAITING_MAX);
         let worker = spawn("weft-host", move || work(&edge, queue))?;
         let (stop, stopped) = oneshot::channel();
@@ -146,6 +149,13 @@ impl Host for Kernel {
 
     fn attachments(&self) -> Answer<Vec<Attachment>> {
         self.ask(Edge::attachments)
+    }
+
+    fn keep_passing(&self) -> Answer<()> {
+        self.ask(|edge| {
+            edge.keep_bridged_passing();
+            Ok(())
+        })
     }
 
     fn expose(&self, request: ExposeRequest<IpNet>) -> Answer<Vec<IpNet>> {

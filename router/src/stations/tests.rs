@@ -241,6 +241,30 @@ async fn containers_of_an_earlier_run_keep_their_addresses_and_those_that_are_go
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_runtime_plugged_in_keeps_its_addresses_until_it_says_otherwise() {
+    let stage = Stage::set(ranges(), &["weft/0b/eth0"], &[]).await;
+    stage.scan().await;
+    assert_eq!(stage.asked(), [""; 0], "plugged in by an earlier run, and not unplugged");
+    let owner = "weft/0a/eth0";
+    let request = AttachRequest { name: Some(owner.to_owned()), ..wanted("c1", &["10.32.0.9/16"]) };
+    let plug = || stage.operator.ask(|answer| Operation::Attach(request.clone(), answer));
+    plug().await.unwrap();
+    stage.asked();
+    stage.host.remove_namespace("c1");
+    stage.scan().await;
+    assert_eq!(stage.asked(), [""; 0], "the runtime may make the namespace anew");
+    stage.host.add_namespace("c1");
+    plug().await.unwrap();
+    stage.asked();
+
+    stage.host.remove_namespace("c1");
+    stage.scan().await;
+    let request = AttachRequest { addresses: Vec::new(), ..request.clone() };
+    stage.operator.ask(|answer| Operation::Detach(request, answer)).await.unwrap();
+    assert_eq!(stage.asked(), [format!("free {owner} [] 0")]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_claim_is_repeated_until_the_network_has_started() {
     let stage = Stage::set(ranges(), &[], &[]).await;
     *stage.refusal.lock().unwrap() = Some(AllocationError::NotStarted { waiting: "host-2".to_owned() });

@@ -13,6 +13,7 @@ use weft::api::{
     address::WantedAddress,
     allocation::{AddressAnswer, AddressRequest, AllocationError, EXPOSED},
     endpoint::{self, EndpointRequest, FreeEnd},
+    interface,
 };
 use weft_host::{Host, HostError};
 
@@ -136,8 +137,7 @@ impl Worker {
 
     /// Gives back, after a while, the addresses of containers that are not plugged in any more.
     pub(super) async fn release(self, gone: Vec<String>) {
-        // Whoever asks for a free end looks after its addresses; and so do plugins that give a container its name.
-        for owner in gone.into_iter().filter(|owner| !owner.starts_with(endpoint::PREFIX)) {
+        for owner in gone.into_iter().filter(|owner| !is_looked_after(owner)) {
             let _turn = self.turns.take(&owner).await;
             // It may have been plugged in again meanwhile.
             let Ok(listed) = self.host.attachments().await else { continue };
@@ -331,8 +331,11 @@ impl Worker {
         }
     }
 
-    /// Notes that an owner's addresses are for something plugged in, so that they are not lost with it.
+    /// Notes that an owner's addresses are for something plugged in, so that they are not lost with it, unless others see to that.
     async fn note(&self, owner: &str) {
+        if is_looked_after(owner) {
+            return;
+        }
         let owner = owner.to_owned();
         self.store(move |store| store.note_plugged(&owner)).await;
     }
@@ -374,4 +377,10 @@ impl Ranges {
             WantedAddress::OfDefault => self.default_subnets.clone(),
         }
     }
+}
+
+/// Whether somebody else says when an owner is gone for good and its addresses are free: whoever asked for a free end, and the runtime
+/// that plugged a container in by CNI.
+fn is_looked_after(owner: &str) -> bool {
+    owner.starts_with(endpoint::PREFIX) || interface::network_of(owner).is_some()
 }

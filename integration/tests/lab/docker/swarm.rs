@@ -32,7 +32,7 @@ fn a_swarm_is_on_one_network_by_the_managed_plugin() {
         for (engine, host) in engines.iter().zip(&hosts) {
             enable(engine, host, &plugin, secret.trim())?;
         }
-        let network = ["network", "create", "-d", "weft:latest", "--attachable", "--subnet", "10.40.0.0/24", "mesh"];
+        let network = ["network", "create", "-d", "weft:latest", "--attachable", "--subnet", "10.60.0.0/24", "mesh"];
         a.docker(&network).checked()?;
         a.run("c1", &["--net", "mesh"])?;
         b.run("c2", &["--net", "mesh"])?;

@@ -37,6 +37,7 @@ impl Edge {
         sysctl::skip_duplicate_detection(&self.bridge)?;
         self.spread_mtu(&link, kept)?;
         self.restore_exposure(&link, &mark)?;
+        self.let_bridged_pass();
         Ok(Bridge { name: link.name, index: link.index, mac: wanted.mac(), mtu: link.mtu, created: found.is_none() })
     }
 

@@ -90,6 +90,7 @@ impl Edge {
             Some(plugged) => self.plug_again(&namespace, plugged, &wanted, request.name.is_some())?,
             None => self.plug_in(&namespace, &bridge, &wanted)?,
         };
+        self.keep_bridged_passing();
         let given = self.give(&namespace, &outside, &missing, &wanted);
         self.forget(&outside);
         if given.is_err() && plugged.is_none() {
