@@ -23,6 +23,7 @@ mod report;
 mod routes;
 mod selector;
 mod snapshot;
+mod withheld;
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
@@ -233,7 +234,8 @@ impl Node {
             }
             Input::Connect { targets, replace } => self.connect(targets, replace, now),
             Input::Forget { targets } => self.forget_targets(&targets),
-            Input::Addresses { id, request } => self.addresses.request(id, request),
+            Input::Addresses { id, request } => self.addresses.request(id, request, now),
+            Input::Kept { number, error } => self.addresses.kept(number, error),
             Input::Leave => self.leave(),
         }
         self.settle(now);

@@ -50,6 +50,10 @@ const ENCAP_PORT: u16 = crate::wire::DEFAULT_PORT + 2;
 /// How long a kernel takes to do what is planned.
 const KERNEL_DELAY: Duration = Duration::from_millis(1);
 
+/// How long a disk takes to store something, and how long until it is tried again.
+const DISK_DELAY: Duration = Duration::from_millis(1);
+const DISK_RETRY: Duration = Duration::from_secs(1);
+
 /// A host in the simulation, by number.
 pub type HostId = usize;
 
@@ -68,6 +72,8 @@ enum Happening {
     Fast { from: HostId, seal: Option<SaSet>, content: FastContent },
     /// The kernel has done what a router, the one started then, planned.
     Planned { by: Time, plan: Arc<Plan> },
+    /// The disk stores the newest state of a router, the one started then, or does not.
+    Store { by: Time },
     /// A dial arrives from another host's connection.
     Dialled { by: HostId, conn: ConnId },
 }
@@ -143,10 +149,12 @@ impl Simulation {
         let rate = self.hosts[id].rate;
         let mut kernel = std::mem::take(&mut self.hosts[id].kernel);
         let kept = std::mem::take(&mut self.hosts[id].kept);
+        let disk_fault = self.hosts[id].disk_fault.take();
         kernel.router_restarted();
         self.hosts[id] = Host::new(Node::new(config, entropy), Self::address(id), rate, self.now);
         self.hosts[id].kernel = kernel;
         self.hosts[id].kept = kept;
+        self.hosts[id].disk_fault = disk_fault;
         self.schedule(Duration::ZERO, id, Happening::Tcp(Input::LocalAddresses(vec![Self::address(id)])));
     }
 
@@ -208,6 +216,11 @@ impl Simulation {
         let number = self.asked;
         self.handle(id, Input::Addresses { id: number, request });
         number
+    }
+
+    /// From now on the disk of host `id` stores nothing, for this reason; or it does again.
+    pub fn set_disk_fault(&mut self, id: HostId, fault: Option<&str>) {
+        self.hosts[id].disk_fault = fault.map(str::to_owned);
     }
 
     /// The answer to a request to host `id`, once it is there, and when it came.
@@ -286,6 +299,7 @@ impl Simulation {
                 let origin = Origin::Encap { from, to: self.hosts[id].address };
                 self.handle(id, Input::Datagram { origin, bytes });
             }
+            Happening::Store { by } => self.store(id, by),
             Happening::Planned { by, plan } => self.planned_by(id, by, &plan),
             Happening::Fast { from, seal, content } => self.fast_in(id, from, seal.as_ref(), content),
             Happening::Tcp(input) => {
@@ -344,7 +358,12 @@ impl Simulation {
                 self.fast_out(id, to, FastContent::Heartbeat(bytes));
             }
             Output::Encap { to, bytes } => self.encap_out(id, to, bytes),
-            Output::Keep(bytes) => self.hosts[id].kept.push(bytes),
+            Output::Keep { number, state } => {
+                let by = self.hosts[id].born;
+                if self.hosts[id].unstored.replace((number, state)).is_none() {
+                    self.schedule(DISK_DELAY, id, Happening::Store { by });
+                }
+            }
             Output::AddressAnswer { id: request, result } => {
                 self.hosts[id].answers.insert(request, (result, self.now));
             }
@@ -353,6 +372,20 @@ impl Simulation {
             Output::OwnNames(own) => self.hosts[id].own_names = own,
             Output::Event(event) => self.hosts[id].remember(event),
         }
+    }
+
+    /// A disk stores the newest state, or is tried again; what a router that is gone meant to store is lost.
+    fn store(&mut self, id: HostId, by: Time) {
+        let host = &mut self.hosts[id];
+        let Some((number, state)) = host.unstored.clone().filter(|_| host.born == by && !host.is_dead) else { return };
+        let error = host.disk_fault.clone();
+        if error.is_none() {
+            host.unstored = None;
+            host.kept.push(state);
+        } else {
+            self.schedule(DISK_RETRY, id, Happening::Store { by });
+        }
+        self.handle(id, Input::Kept { number, error });
     }
 
     /// A kernel that was told does it, also when the router is gone meanwhile; not when there is another.

@@ -165,8 +165,7 @@ impl Asker {
     /// As [`Self::begin_addresses`], with the answer, which comes within [`ADDRESSES_WITHIN`].
     pub(crate) async fn addresses(&self, request: AddressRequest) -> Result<Settled, Gone> {
         let asked = async { self.begin_addresses(request).await?.await.map_err(|_| Gone) };
-        let late =
-            || AllocationError::Deadline { waiting: "the router itself, which is busy or cannot store it".to_owned() };
+        let late = || AllocationError::Deadline { waiting: "the router itself is busy".to_owned() };
         timeout(ADDRESSES_WITHIN, asked).await.unwrap_or_else(|_| Ok(Err(late())))
     }
 
@@ -200,8 +199,8 @@ pub(crate) struct Sources {
     pub(crate) arrivals: mpsc::Receiver<Arrival>,
     /// What came of the fast datapath in the kernel.
     pub(crate) fast: mpsc::Receiver<Input>,
-    /// Numbers of states of the addresses that are on the disk.
-    pub(crate) stored: mpsc::Receiver<u64>,
+    /// States of the addresses that are on the disk, or cannot be stored.
+    pub(crate) kept: mpsc::Receiver<Input>,
     /// The containers' MTU.
     pub(crate) mtu: watch::Receiver<u16>,
     /// The host's addresses.
@@ -223,8 +222,8 @@ pub(crate) struct Control<S> {
     /// What the host can do of it.
     pub(crate) ability: Ability,
     pub(crate) recorder: Option<Recorder>,
-    /// What waits until the state of the addresses is stored.
-    pub(crate) held: keep::Held,
+    /// The newest state of the addresses, for whoever writes it down.
+    pub(crate) newest: watch::Sender<keep::State>,
     /// Who waits for an answer about addresses, by its number.
     pub(crate) askers: Askers,
     /// The targets to remember, for whoever writes them down.
@@ -283,7 +282,7 @@ impl<S: Sleeve> Control<S> {
                     drain(&mut sources.arrivals, |arrival| self.arrive(arrival));
                 }
                 Some(input) = sources.fast.recv() => self.feed(input),
-                Some(number) = sources.stored.recv() => self.stored(number),
+                Some(input) = sources.kept.recv() => self.feed(input),
                 Ok(()) = sources.underlay.changed() => self.underlay_changed(&mut sources.underlay),
                 Ok(()) = sources.mtu.changed() => self.mtu_changed(&mut sources.mtu),
                 Ok(failure) = sources.failure.wait_for(Option::is_some) => {
@@ -366,19 +365,7 @@ impl<S: Sleeve> Control<S> {
 
     /// Hands the node an input, and does all that it then wants done.
     fn feed(&mut self, input: Input) {
-        self.feed_all(VecDeque::from([input]));
-    }
-
-    /// Does what waited for a state of the addresses to be stored.
-    fn stored(&mut self, number: u64) {
-        let mut inputs = VecDeque::new();
-        for output in self.held.stored(number) {
-            inputs.extend(self.apply(output));
-        }
-        self.feed_all(inputs);
-    }
-
-    fn feed_all(&mut self, mut inputs: VecDeque<Input>) {
+        let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let now = self.now();
             if let Some(recorder) = &mut self.recorder {
@@ -386,9 +373,7 @@ impl<S: Sleeve> Control<S> {
             }
             self.node.handle(input, now);
             while let Some(output) = self.node.poll_output() {
-                if let Some(output) = self.held.pass(output) {
-                    inputs.extend(self.apply(output));
-                }
+                inputs.extend(self.apply(output));
             }
         }
     }
@@ -421,7 +406,7 @@ impl<S: Sleeve> Control<S> {
             Output::Names(table) => self.names.table.store(Arc::new(table)),
             Output::OwnNames(own) => drop(self.names.own.send_replace(own)),
             Output::AddressAnswer { id, result } => self.askers.answer(id, result),
-            Output::Keep(bytes) => self.held.keep(bytes),
+            Output::Keep { number, state } => drop(self.newest.send_replace((number, state))),
             Output::Event(event) => self.happened(event),
         }
         None

@@ -198,7 +198,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
     let zone = Zone::new(config.dns.domain.clone(), config.dns.ttl, table.clone());
     let dns = Arc::new(Dns::new(config.dns.clone(), zone));
     let names = NamesOut { kept: store.names(), table, own: own_names, answer: None };
-    let (held, writer, stored) = keep::channel();
+    let (newest, writer, kept) = keep::channel();
     let (is_ready, ready) = watch::channel(false);
     let (targets, targets_seen) = watch::channel(targets);
     let meter = sleeve.meter();
@@ -219,7 +219,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
         punts: punted,
         arrivals,
         fast: fast.inputs,
-        stored,
+        kept,
         mtu,
         underlay: host.underlay(),
         failure: sleeve.failure(),
@@ -232,7 +232,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
         fast: fast.path,
         ability: fast.ability,
         recorder,
-        held,
+        newest,
         askers: Askers::default(),
         targets,
         names,

@@ -360,4 +360,4 @@ fn move_aside(path: &Path, reason: &str) -> Result<(), StoreError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

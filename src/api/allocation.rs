@@ -168,6 +168,15 @@ pub enum AllocationError {
     /// A peer that is to be declared dead is there.
     #[error("{0} is reachable: stop its router first, or have it hand over its addresses by `weft reset` there")]
     PeerAlive(PeerLabel),
+    /// What would be given out cannot be written down.
+    #[error(
+        "no address is given out or taken back while that cannot be stored in the router's data directory: {reason}; \
+         asking again is safe"
+    )]
+    Unstored {
+        /// Why, in words.
+        reason: String,
+    },
     /// It took too long.
     #[error("no answer in time: {waiting}")]
     Deadline {
@@ -190,6 +199,7 @@ impl AllocationError {
             Self::Unreachable { .. } => "unreachable",
             Self::NoSuchPeer(_) => "no_such_peer",
             Self::PeerAlive(_) => "peer_alive",
+            Self::Unstored { .. } => "unstored",
             Self::Deadline { .. } => "deadline",
         }
     }
@@ -209,7 +219,7 @@ fn unreachable_text(peers: &[PeerLabel]) -> String {
 /// `weft status ipam`, `GET /status/ipam`.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct AddressStatus {
-    /// `off`, `idle`, `electing`, `waiting`, `ready`, `unconfirmed` or `conflict`.
+    /// `off`, `idle`, `electing`, `waiting`, `ready`, `unconfirmed`, `conflict` or `unstored`.
     pub state: String,
     /// Why, and what to do, in words; empty when all is well.
     pub info: String,

@@ -146,6 +146,13 @@ pub enum Input {
         /// What.
         request: AddressRequest,
     },
+    /// The state of [`super::output::Output::Keep`] with this number is stored, or cannot be and will be tried again.
+    Kept {
+        /// Its number; all earlier states are stored with it.
+        number: u64,
+        /// Why not, in words.
+        error: Option<String>,
+    },
     /// Say goodbye to all peers; the node is quiet afterwards.
     Leave,
 }

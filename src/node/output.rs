@@ -61,8 +61,14 @@ pub enum Output {
         /// The whole packet.
         bytes: Vec<u8>,
     },
-    /// Store this durably, instead of what was stored before, and do nothing of what follows before that is done.
-    Keep(Arc<[u8]>),
+    /// Store this durably, instead of what was stored before; [`super::input::Input::Kept`] says when that is done. A newer one
+    /// may take the place of one that is not stored yet.
+    Keep {
+        /// Counts the states up.
+        number: u64,
+        /// What to store.
+        state: Arc<[u8]>,
+    },
     /// The answer to [`super::input::Input::Addresses`].
     AddressAnswer {
         /// The request's.

@@ -289,7 +289,7 @@ fn any_input(bytes: &[u8]) -> Option<(Input, u64, &[u8])> {
     let mac = Mac([2, 0, 0, 0, 0, *who]);
     let peer = PeerName([2, 0, 0, 0, 0, *who]);
     let addresses = bytes.chunks_exact(4).map(|b| IpAddr::from([b[0], b[1], b[2], b[3]]));
-    let input = match kind % 17 {
+    let input = match kind % 18 {
         0 => Input::Timeout,
         1 => Input::Accepted { conn, remote },
         2 => Input::Connected { conn, remote },
@@ -304,7 +304,8 @@ fn any_input(bytes: &[u8]) -> Option<(Input, u64, &[u8])> {
         13 => Input::SessionWorn { index: u32::from(*who) },
         14 => Input::LocalAddresses(addresses.collect()),
         15 => Input::Connect { targets: vec![remote.into()], replace: bytes.is_empty() },
-        _ => Input::Forget { targets: vec![remote.into()] },
+        16 => Input::Forget { targets: vec![remote.into()] },
+        _ => Input::Kept { number: u64::from(*who), error: bytes.first().map(|_| "full".to_owned()) },
     };
     Some((input, u64::from(u16::from_be_bytes([*high, *low])), rest))
 }

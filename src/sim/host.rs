@@ -39,8 +39,12 @@ pub(super) struct Host {
     pub(super) arrivals: BTreeMap<ConnId, Time>,
     pub(super) delivered: Vec<Vec<u8>>,
     pub(super) events: VecDeque<Event>,
-    /// What was to be stored, the newest last.
+    /// What was stored, the newest last.
     pub(super) kept: Vec<Arc<[u8]>>,
+    /// The newest state that is not, with its number.
+    pub(super) unstored: Option<(u64, Arc<[u8]>)>,
+    /// Why nothing can be stored.
+    pub(super) disk_fault: Option<String>,
     /// Answers to requests for addresses, and when they came.
     pub(super) answers: BTreeMap<u64, (Result<AddressAnswer, AllocationError>, Time)>,
     /// The wake-up that is on the agenda: its time and number.
@@ -70,6 +74,8 @@ impl Host {
             delivered: Vec::new(),
             events: VecDeque::new(),
             kept: Vec::new(),
+            unstored: None,
+            disk_fault: None,
             answers: BTreeMap::new(),
             wake: None,
             sent_messages: 0,

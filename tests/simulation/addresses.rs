@@ -380,6 +380,51 @@ fn after_a_restart_alone_the_operator_may_say_that_nobody_declared_it_dead() {
 }
 
 #[test]
+fn a_host_whose_disk_is_full_keeps_its_links_and_tells_nothing_that_is_not_stored() {
+    let mut mesh = mesh(3);
+    let all = everybody(&mesh);
+    mesh.attach_all();
+    mesh.settle(&all, 20 * SECOND);
+    let held = mesh.address(0, "c");
+    mesh.sim.run(2 * SECOND);
+    let shares =
+        |mesh: &Mesh, id: HostId| -> Vec<u128> { mesh.status(id).peers.iter().map(|peer| peer.addresses).collect() };
+    let (before, stored) = (shares(&mesh, 1), mesh.sim.kept(0, 0));
+    for id in 0..3 {
+        mesh.sim.take_events(id);
+    }
+    mesh.sim.set_disk_fault(0, Some("no space left on device"));
+    // What is asked before that is known ends at its deadline, what is asked then at once.
+    let (answer, took) = mesh.ask(0, allocate("early"));
+    assert!(matches!(&answer, Err(AllocationError::Unstored { reason }) if reason.contains("no space")), "{answer:?}");
+    assert!(took > 9 * SECOND, "{took:?}");
+    let (answer, took) = mesh.ask(0, allocate("late"));
+    assert!(matches!(answer, Err(AllocationError::Unstored { .. })) && took < SECOND, "{answer:?} {took:?}");
+    let status = mesh.status(0);
+    assert_eq!(status.state, "unstored");
+    assert!(status.info.contains("no space left on device"), "{status:?}");
+    // It gives nothing to others meanwhile.
+    let near = IpNet::new(held.addr(), 24).unwrap().trunc().to_string();
+    let (answer, _) = mesh.ask(1, allocate_in("d", &near));
+    assert!(answer.is_err(), "{answer:?}");
+    mesh.sim.run(90 * SECOND);
+    assert_eq!((mesh.sim.kept(0, 0), shares(&mesh, 1)), (stored, before), "told, but not stored");
+    mesh.assert_broadcast_exactly_once(&all);
+    let is_end = |event: &Event| matches!(event, Event::ConnectionEnded { .. });
+    assert!(!mesh.sim.take_events(0).iter().any(is_end), "a link broke");
+    mesh.sim.set_disk_fault(0, None);
+    mesh.sim.run(5 * SECOND);
+    assert_eq!(mesh.status(0).state, "ready");
+    let early = mesh.address(0, "early");
+    assert_ne!(early, held);
+    let near = mesh.addresses(1, allocate_in("d", &near))[0];
+    assert!(near.addr() != held.addr() && near.addr() != early.addr(), "{near} twice");
+    mesh.restart_with(0, Some(0));
+    mesh.settle(&all, 40 * SECOND);
+    assert_eq!((mesh.address(0, "c"), mesh.address(0, "early")), (held, early));
+}
+
+#[test]
 fn without_a_range_there_are_no_addresses() {
     let mut mesh = Mesh::new(1, |_, _| (), |_| vec![]);
     assert_eq!(mesh.ask(0, allocate("c")).0, Err(AllocationError::Off));

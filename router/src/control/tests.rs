@@ -80,7 +80,7 @@ pub(crate) fn control(node: Node, recorder: Option<Recorder>) -> (Control<FakeSl
     let (asker, asks) = channel();
     let (punts, punted) = mpsc::channel(4);
     let (fast, fast_inputs) = mpsc::channel(4);
-    let (held, writer, stored) = keep::channel();
+    let (newest, writer, kept) = keep::channel();
     let (mtu, mtu_seen) = watch::channel(1340);
     let (underlay, underlay_seen) = watch::channel(Underlay::default());
     let (failure, failure_seen) = watch::channel(None);
@@ -91,7 +91,7 @@ pub(crate) fn control(node: Node, recorder: Option<Recorder>) -> (Control<FakeSl
         punts: punted,
         arrivals,
         fast: fast_inputs,
-        stored,
+        kept,
         mtu: mtu_seen,
         underlay: underlay_seen,
         failure: failure_seen,
@@ -110,7 +110,7 @@ pub(crate) fn control(node: Node, recorder: Option<Recorder>) -> (Control<FakeSl
         fast: None,
         ability,
         recorder,
-        held,
+        newest,
         askers: Askers::default(),
         targets,
         names,

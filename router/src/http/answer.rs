@@ -59,6 +59,7 @@ impl From<AllocationError> for Failure {
             | AllocationError::NotStarted { .. }
             | AllocationError::Unconfirmed { .. }
             | AllocationError::Unreachable { .. }
+            | AllocationError::Unstored { .. }
             | AllocationError::Deadline { .. } => StatusCode::SERVICE_UNAVAILABLE,
             AllocationError::Off
             | AllocationError::BadSubnet { .. }

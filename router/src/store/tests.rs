@@ -153,7 +153,7 @@ fn owners_are_noted_and_forgotten() {
 }
 
 /// Does `work` with a disk of this size, in a mount namespace that vanishes with its thread. Needs root.
-fn on_a_disk_of(size: &'static str, work: impl FnOnce(&Path) + Send + 'static) {
+pub(crate) fn on_a_disk_of(size: &'static str, work: impl FnOnce(&Path) + Send + 'static) {
     let scratch = tempfile::tempdir().unwrap();
     let path = scratch.path().to_owned();
     let thread = std::thread::spawn(move || {

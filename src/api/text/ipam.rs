@@ -109,7 +109,7 @@ fn listed(nets: &[ipnet::IpNet]) -> String {
 fn tone(state: &str) -> Tone {
     match state {
         "ready" => Tone::Good,
-        "conflict" | "unconfirmed" => Tone::Bad,
+        "conflict" | "unconfirmed" | "unstored" => Tone::Bad,
         "electing" | "waiting" => Tone::Warn,
         _ => Tone::Plain,
     }
