@@ -210,10 +210,14 @@ pub struct Ipam {
     reported: BTreeSet<(Option<UniverseId>, Vec<Range>)>,
     /// Peers whose lives are over and who do not seem to know, or whose entries are still about.
     ghosts: BTreeSet<PeerName>,
+    /// Which lives full members say are over.
+    tellers: BTreeMap<PeerName, BTreeSet<MemberId>>,
     quest: Option<Quest>,
     refusals: BTreeMap<PeerName, (Life, u64)>,
     answered: BTreeMap<PeerName, u64>,
     pending: BTreeMap<u64, Pending>,
+    /// A request to leave waits: nothing is given out meanwhile.
+    is_leaving: bool,
     /// Addresses held here that another owner holds, too.
     disputed: BTreeMap<u128, String>,
     tidied_at: Option<Time>,
@@ -221,6 +225,9 @@ pub struct Ipam {
     seen_ballot: Option<Ballot>,
     /// Since when some space is nobody's.
     orphans_since: Option<Time>,
+    /// Something was heard since that was last looked for.
+    is_unsearched: bool,
+    searched_at: Option<Time>,
     look_at: Option<Time>,
     outputs: VecDeque<IpamOutput>,
     answers: VecDeque<IpamOutput>,
@@ -253,15 +260,19 @@ impl Ipam {
             foreign: BTreeMap::new(),
             reported: BTreeSet::new(),
             ghosts: BTreeSet::new(),
+            tellers: BTreeMap::new(),
             quest: None,
             refusals: BTreeMap::new(),
             answered: BTreeMap::new(),
             pending: BTreeMap::new(),
+            is_leaving: false,
             disputed: BTreeMap::new(),
             tidied_at: None,
             propose_at: None,
             seen_ballot: None,
             orphans_since: None,
+            is_unsearched: true,
+            searched_at: None,
             look_at: None,
             outputs: VecDeque::new(),
             answers: VecDeque::new(),
@@ -316,6 +327,7 @@ impl Ipam {
         self.now = now;
         self.look_at = self.look_at.filter(|at| *at > now);
         self.unkept |= self.state.allotments.expire(now);
+        self.is_unsearched |= !changed.is_empty();
         for peer in changed {
             self.hear(*peer, world);
         }

@@ -55,9 +55,11 @@ impl Ipam {
                 self.question.asked.insert(peer);
             }
         }
-        let is_vouched = if there.is_empty() { self.may_go_on(world) } else { self.is_vouched(world) };
+        let by_all = there.is_empty();
+        let is_vouched = if by_all { self.may_go_on(world) } else { self.is_vouched(world) };
         let is_fine = is_vouched && !self.state.is_removed(self.own_id());
         if is_fine {
+            self.state.settle_notes(by_all);
             self.become_full();
         }
         is_vouched
@@ -77,12 +79,14 @@ impl Ipam {
             return false;
         }
         let verdicts: Vec<Verdict> = answers.iter().map(|answer| answer.verdict).collect();
-        let graves: BTreeSet<MemberId> = answers.iter().flat_map(|answer| answer.removed.iter().copied()).collect();
-        for grave in graves.into_iter().filter(|grave| !self.state.is_removed(*grave)).collect::<Vec<_>>() {
-            if grave != self.own_id() {
-                self.state.bury(grave, true);
-                self.unkept = true;
-            }
+        let settled: BTreeSet<MemberId> = answers.iter().flat_map(|answer| answer.removed.iter().copied()).collect();
+        let unsettled: BTreeSet<MemberId> =
+            answers.iter().flat_map(|answer| answer.unsettled.iter().copied()).collect();
+        let is_other = |grave: &MemberId| *grave != self.own_id();
+        let graves = settled.iter().map(|grave| (*grave, true)).chain(unsettled.iter().map(|grave| (*grave, false)));
+        let graves: Vec<_> = graves.filter(|(grave, _)| is_other(grave)).collect();
+        for (grave, settled) in graves {
+            self.unkept |= self.state.learn_burial(grave, settled);
         }
         self.judge(&verdicts, true)
     }
@@ -134,17 +138,33 @@ impl Ipam {
     /// Those who ask us whether they are members are so, from now on, if nothing speaks against it: noted before it is told.
     pub(super) fn acknowledge(&mut self, world: World<'_>) -> bool {
         let mut changed = false;
-        for (peer, _) in self.vouches(world) {
-            let Some(id) = world.id(peer) else { continue };
-            let Some(asking) = world.member(peer).and_then(Member::asking) else { continue };
+        for (id, asking) in self.to_be_answered(world) {
             let is_fine = matches!(self.verdict(id, asking), Verdict::Known(_)) && !self.state.is_known(id);
-            changed |= is_fine && self.admit(id);
+            changed |= is_fine && if self.full { self.admit(id) } else { self.note(id) };
         }
         changed
     }
 
+    /// Notes a life that we vouch for together with everybody; whether it was not noted.
+    fn note(&mut self, id: MemberId) -> bool {
+        let known = self.state.known.get_mut(&id.name).filter(|known| known.noted != Some(id.life));
+        let is_new = known.map(|known| known.noted = Some(id.life)).is_some();
+        self.unkept |= is_new;
+        is_new
+    }
+
     /// What we say of those who ask.
     pub(super) fn vouches(&self, world: World<'_>) -> Vec<(PeerName, Vouch)> {
+        let vouch = |(id, asking): (MemberId, &Asking)| {
+            let verdict = self.verdict(id, asking);
+            let (removed, unsettled) = (self.state.graves(true), self.state.graves(false));
+            (id.name, Vouch { nonce: asking.nonce, verdict, removed, unsettled })
+        };
+        self.to_be_answered(world).into_iter().map(vouch).collect()
+    }
+
+    /// Those who ask us, with what they ask.
+    fn to_be_answered<'a>(&self, world: World<'a>) -> Vec<(MemberId, &'a Asking)> {
         let is_returning = |peer: &&PeerName| {
             let standing = world.member(**peer).map(|member| &member.standing);
             matches!(standing, Some(Standing::Returning(_))) && world.reachable.contains(*peer)
@@ -153,20 +173,24 @@ impl Ipam {
         let mut first: Vec<PeerName> = self.seekers.iter().filter(is_returning).chain(own).copied().collect();
         first.sort_unstable();
         first.truncate(RETURNING_FIRST);
+        // Nobody of whom we know went on elsewhere.
+        let is_back = |peer: &PeerName| {
+            let asking = world.member(*peer).and_then(Member::asking);
+            world.reachable.contains(peer) && asking.is_some_and(|asking| asking.asked.is_empty())
+        };
+        let are_all_back = !self.full && self.state.known.keys().all(is_back);
         let answer = |peer: &PeerName| {
             let member = world.member(*peer)?;
             let asking = member.asking()?;
             let is_asked = if self.full {
                 asking.asked.contains(&self.name)
             } else {
-                self.state.admitted.is_some() && asking.asked.is_empty() && first.contains(peer)
+                self.state.admitted.is_some() && are_all_back && asking.asked.is_empty() && first.contains(peer)
             };
             let id = MemberId { name: *peer, life: member.life };
             // Another life of it is known as a member: it learns of that and says that it is over, or not.
             let is_answerable = !matches!(member.standing, Standing::Joining(_)) || self.state.is_known(id);
-            (is_asked && is_answerable).then(|| {
-                (*peer, Vouch { nonce: asking.nonce, verdict: self.verdict(id, asking), removed: self.state.graves() })
-            })
+            (is_asked && is_answerable).then_some((id, asking))
         };
         self.seekers.iter().filter_map(answer).collect()
     }
@@ -192,7 +216,9 @@ impl Ipam {
         self.state.universe = before.universe;
         self.state.removed = before.removed;
         self.state.known = before.known;
-        self.state.known.values_mut().for_each(|known| (known.given, known.taken) = (0, 0));
+        self.state.settle_notes(false);
+        // Reclaims of one name have one count, so that a promise to one of the old line is over by what the new one tells.
+        self.state.reclaims = before.reclaims;
         self.state.allotments = before.allotments;
         self.state.bury(old, false);
         self.full = false;
@@ -207,6 +233,7 @@ impl Ipam {
     /// The operator says that nobody declared us dead.
     pub(super) fn confirm_alone(&mut self) {
         if !self.full && self.state.admitted.is_some() && !self.state.left {
+            self.state.settle_notes(true);
             self.become_full();
         }
     }
