@@ -187,6 +187,8 @@ pub struct Ipam {
     started_at: Time,
     /// We began with stored data.
     was_kept: bool,
+    /// The universe was founded at this start, by us as one of the seeds.
+    is_new_seed: bool,
     state: State,
     /// The state is to be stored.
     unkept: bool,
@@ -218,9 +220,12 @@ pub struct Ipam {
     pending: BTreeMap<u64, Pending>,
     /// A request to leave waits: nothing is given out meanwhile.
     is_leaving: bool,
+    /// When we told that we left.
+    left_at: Option<Time>,
     /// Addresses held here that another owner holds, too.
     disputed: BTreeMap<u128, String>,
     tidied_at: Option<Time>,
+    elected_at: Option<Time>,
     propose_at: Option<Time>,
     seen_ballot: Option<Ballot>,
     /// Since when some space is nobody's.
@@ -248,6 +253,7 @@ impl Ipam {
             now,
             started_at: now,
             was_kept: false,
+            is_new_seed: false,
             unkept: false,
             published: BTreeMap::new(),
             full: false,
@@ -266,8 +272,10 @@ impl Ipam {
             answered: BTreeMap::new(),
             pending: BTreeMap::new(),
             is_leaving: false,
+            left_at: None,
             disputed: BTreeMap::new(),
             tidied_at: None,
+            elected_at: None,
             propose_at: None,
             seen_ballot: None,
             orphans_since: None,
@@ -305,6 +313,7 @@ impl Ipam {
             let founders = state::seeds(&self.state.ranges, names);
             if let Some(own) = founders.iter().find(|founder| founder.name == self.name) {
                 self.state.life = own.life;
+                self.is_new_seed = true;
                 self.found(Universe::founded(&self.state.ranges, &founders), false);
             }
         }

@@ -34,8 +34,8 @@ pub const PARTS_MAX: usize = 64;
 pub const GRAVES_MAX: usize = 1000;
 /// Most peers that are asked to vouch at a time.
 pub const ASKED_MAX: usize = 8;
-/// Most lives of one peer in an entry; those that ended last.
-pub const LIVES_MAX: usize = 16;
+/// Most lives of one peer in an entry; those whose space was not taken over yet, and those that ended last.
+pub const LIVES_MAX: usize = 64;
 /// Most peers in an elector's slice that are known by name.
 pub const SLICE_MAX: usize = 1024;
 

@@ -107,6 +107,9 @@ impl Ipam {
         let own = self.own_id();
         let is_own = member.name == own.name && member.life.is_of_line(own.life);
         // Whoever was acknowledged after it was declared dead goes on, but takes no gift to the life that is over.
+        if is_own && self.state.left {
+            return;
+        }
         if is_own && self.state.admitted.is_none_or(|since| member.life >= since) {
             self.fence("other peers declared it dead and may have taken over its addresses");
         } else if !self.state.is_removed(member) {
@@ -179,7 +182,7 @@ impl Ipam {
     /// What a peer says to us.
     fn hear_answers(&mut self, id: MemberId, member: &Member, world: World<'_>) {
         let peer = id.name;
-        if member.asking().is_some() {
+        if member.asking().is_some_and(|asking| asking.asked.is_empty() || asking.asked.contains(&self.name)) {
             self.seekers.insert(peer);
         }
         if member.want.is_some_and(|want| want.donor == self.name) {

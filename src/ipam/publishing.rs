@@ -124,12 +124,13 @@ impl Ipam {
         let is_told = |dead: &MemberId| self.tellers.range(..self.name).any(|(_, told)| told.contains(dead));
         let unsettled = self.unsettled().into_iter().filter(|dead| !is_told(dead)).map(|dead| dead.name);
         let is_spokesman = self.is_spokesman(world);
-        let seem_to_live = |ghost: &&PeerName| is_spokesman && world.reachable.contains(*ghost);
+        let has_left = |ghost: PeerName| world.member(ghost).is_some_and(|member| member.standing == Standing::Left);
+        let seem_to_live = |ghost: &&PeerName| is_spokesman && world.reachable.contains(*ghost) && !has_left(**ghost);
         let names: BTreeSet<PeerName> = unsettled.chain(self.ghosts.iter().filter(seem_to_live).copied()).collect();
         let recent = |name: PeerName| {
             let mut lives = self.state.lives_over(name);
-            let order = |life: &Life| self.state.removed.get(&MemberId { name, life: *life }).map(|grave| grave.order);
-            lives.sort_by_key(|life| std::cmp::Reverse(order(life)));
+            let grave = |life: &Life| self.state.removed.get(&MemberId { name, life: *life });
+            lives.sort_by_key(|life| grave(life).map(|grave| (grave.settled, std::cmp::Reverse(grave.order))));
             lives.truncate(entry::LIVES_MAX);
             (name, lives)
         };

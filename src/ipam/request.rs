@@ -23,6 +23,8 @@ use crate::{
 const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 /// Who removes peers learns after this long that others cannot be reached.
 const CONSENT_WITHIN: Duration = Duration::from_secs(3);
+/// Who leaves runs on for this long: what it told last has to reach others, or it stays on their lists.
+const FAREWELL: Duration = Duration::from_millis(300);
 /// Most requests that wait; more are refused.
 const PENDING_MAX: usize = 4096;
 
@@ -277,6 +279,9 @@ impl Ipam {
         if self.state.universe.is_none() {
             return Some(AllocationError::NotStarted { waiting: self.election_obstacle(world) });
         }
+        if self.state.admitted.is_none() {
+            return Some(AllocationError::NotStarted { waiting: self.admission_obstacle(world) });
+        }
         let waiting_for = self.awaited().iter().map(|peer| self.label(*peer, world)).collect();
         Some(AllocationError::Unconfirmed { waiting_for })
     }
@@ -443,6 +448,10 @@ impl Ipam {
     }
 
     fn leave(&mut self, world: World<'_>) -> Step {
+        if let Some(told) = self.left_at.map(|at| at + FAREWELL).filter(|told| *told > self.now) {
+            self.look_at(told);
+            return Step::Blocked(deadline_error("the others to hear of it"));
+        }
         if self.state.universe.is_none() || self.state.left {
             return Step::Done(Ok(AddressAnswer::Done));
         }
@@ -463,7 +472,11 @@ impl Ipam {
         self.state.left = true;
         self.state.allotments = Allotments::default();
         self.changed();
-        Step::Done(Ok(AddressAnswer::Done))
+        if is_alone {
+            return Step::Done(Ok(AddressAnswer::Done));
+        }
+        self.left_at = Some(self.now);
+        self.leave(world)
     }
 }
 

@@ -46,16 +46,8 @@ impl Ipam {
         if self.full || self.state.left || self.state.universe.is_none() {
             return false;
         }
-        let known = self.state.known.iter().map(|(name, known)| MemberId { name: *name, life: known.life });
-        let there: BTreeSet<PeerName> =
-            known.filter(|member| world.is_there(*member)).map(|member| member.name).collect();
-        self.question.asked.retain(|peer| there.contains(peer));
-        for peer in there.iter().copied() {
-            if self.question.asked.len() < ASKED {
-                self.question.asked.insert(peer);
-            }
-        }
-        let by_all = there.is_empty();
+        self.choose_whom_to_ask(world);
+        let by_all = self.question.asked.is_empty();
         let is_vouched = if by_all { self.may_go_on(world) } else { self.is_vouched(world) };
         let is_fine = is_vouched && !self.state.is_removed(self.own_id());
         if is_fine {
@@ -63,6 +55,21 @@ impl Ipam {
             self.become_full();
         }
         is_vouched
+    }
+
+    /// Full members that are there; those next to us by name, so that not all ask the same ones.
+    fn choose_whom_to_ask(&mut self, world: World<'_>) {
+        let known = &self.state.known;
+        let is_there = |name: &PeerName| {
+            known.get(name).is_some_and(|known| world.is_there(MemberId { name: *name, life: known.life }))
+        };
+        let asked = &mut self.question.asked;
+        asked.retain(is_there);
+        if asked.len() < ASKED {
+            let next = known.range(self.name..).chain(known.range(..self.name)).map(|(name, _)| *name);
+            let more: Vec<PeerName> = next.filter(|name| !asked.contains(name) && is_there(name)).take(ASKED).collect();
+            asked.extend(more.into_iter().take(ASKED - asked.len()));
+        }
     }
 
     /// We are a member.
@@ -118,8 +125,7 @@ impl Ipam {
         if self.state.admitted.is_none() {
             return false;
         }
-        let is_new_seed = self.state.version <= 1 && !self.was_kept;
-        if self.state.known.is_empty() || is_new_seed {
+        if self.state.known.is_empty() || self.is_new_seed {
             let alone_at = if world.targets.count == 0 { self.started_at } else { self.started_at + ALONE_AFTER };
             if alone_at > self.now {
                 self.look_at(alone_at);
@@ -169,10 +175,14 @@ impl Ipam {
             let standing = world.member(**peer).map(|member| &member.standing);
             matches!(standing, Some(Standing::Returning(_))) && world.reachable.contains(*peer)
         };
-        let own = (!self.full).then_some(&self.name);
-        let mut first: Vec<PeerName> = self.seekers.iter().filter(is_returning).chain(own).copied().collect();
-        first.sort_unstable();
-        first.truncate(RETURNING_FIRST);
+        let mut first = BTreeSet::new();
+        if !self.full {
+            first.extend(self.seekers.iter().filter(is_returning).take(RETURNING_FIRST).copied());
+            first.insert(self.name);
+            while first.len() > RETURNING_FIRST {
+                first.pop_last();
+            }
+        }
         // Nobody of whom we know went on elsewhere.
         let is_back = |peer: &PeerName| {
             let asking = world.member(*peer).and_then(Member::asking);

@@ -46,7 +46,16 @@ impl Peers {
     /// Founded by the first `seeds` of them, all of whom run and have heard all.
     fn new(count: usize, seeds: usize) -> Self {
         let init = Init::Seed((0..seeds).map(name).collect());
-        let peer = |id| Peer {
+        let mut peers = Self { all: Vec::new(), init, now: Time::ZERO, asked: 0 };
+        (0..count).for_each(|_| peers.add());
+        peers.settle();
+        peers
+    }
+
+    /// One more, which starts.
+    fn add(&mut self) {
+        let id = self.all.len();
+        self.all.push(Peer {
             name: name(id),
             ipam: None,
             entries: Entries::new(name(id), Incarnation(0)),
@@ -55,11 +64,8 @@ impl Peers {
             reachable: BTreeSet::new(),
             told: Vec::new(),
             answers: BTreeMap::new(),
-        };
-        let mut peers = Self { all: (0..count).map(peer).collect(), init, now: Time::ZERO, asked: 0 };
-        (0..count).for_each(|id| peers.start(id));
-        peers.settle();
-        peers
+        });
+        self.start(id);
     }
 
     fn start(&mut self, id: usize) {
@@ -414,7 +420,17 @@ fn a_router_that_left_holds_nothing() {
     peers.allocate(0, "c");
     let leave = peers.ask(0, AddressRequest::Leave);
     peers.settle();
+    assert!(!peers.all[0].answers.contains_key(&leave), "the others have to hear of it");
+    peers.pass(Duration::from_secs(1));
     assert_eq!(peers.all[0].answers[&leave], Ok(AddressAnswer::Done));
+    let targets = Targets::default();
+    let other = &peers.all[1];
+    let status = other.ipam.as_ref().unwrap().status(world(&other.entries, &other.reachable, &targets));
+    assert_eq!(
+        status.peers.iter().map(|share| share.peer.name).collect::<Vec<_>>(),
+        [name(1)],
+        "who left is not listed"
+    );
     assert!(peers.owns(0).is_empty() && peers.ipam(0).state.allotments.list().is_empty());
     assert_eq!(peers.owns(1).iter().map(|range| range.len()).sum::<u128>(), 256);
 }
@@ -488,4 +504,37 @@ fn who_was_declared_dead_comes_back_by_nobodys_word() {
     peers.pass(Duration::from_secs(15));
     peers.owned_once();
     assert!((0..4).all(|id| peers.ipam(id).full));
+}
+
+#[test]
+fn a_seed_that_was_launched_idle_before_begins_like_a_new_one() {
+    let mut peers = Peers::new(0, 0);
+    peers.init = Init::Consensus(Some(3));
+    peers.add();
+    assert!(peers.all[0].kept.is_some(), "it has data");
+    peers.stop(0);
+    peers.init = Init::Seed(vec![name(0), name(1)]);
+    peers.start(0);
+    peers.pass(Duration::from_secs(4));
+    assert!(peers.ipam(0).full);
+    assert_eq!(peers.owns(0).iter().map(|range| range.len()).sum::<u128>(), 128);
+}
+
+#[test]
+fn who_was_never_admitted_says_so() {
+    let mut peers = Peers::new(0, 1);
+    peers.init = Init::Seed(vec![name(0)]);
+    peers.add();
+    peers.settle();
+    peers.add();
+    // The founder tells how it was founded, and is gone.
+    peers.catch_up(0, 1);
+    peers.take_told(0);
+    peers.catch_up(1, 0);
+    peers.stop(0);
+    assert!(!peers.ipam(1).full && peers.ipam(1).state.universe.is_some());
+    let number = peers.remove(1, 0);
+    peers.pass(Duration::from_secs(9));
+    let answer = &peers.all[1].answers[&number];
+    assert!(matches!(answer, Err(AllocationError::NotStarted { waiting }) if waiting.contains("host0")), "{answer:?}");
 }

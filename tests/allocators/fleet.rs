@@ -282,11 +282,12 @@ impl Fleet {
 
     pub(crate) fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
         let until = self.now + limit;
+        let step = (limit / 100).max(Duration::from_millis(500));
         while !done(self) {
             if self.now >= until {
                 return false;
             }
-            self.run(Duration::from_millis(500));
+            self.run(step);
         }
         true
     }
