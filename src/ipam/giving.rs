@@ -43,6 +43,8 @@ pub(super) struct Quest {
     /// All have been tried once: space may have gone from one not yet asked to one asked already.
     again: bool,
     retry_at: Option<Time>,
+    /// Owners that could not be asked when all others had been.
+    absent: Vec<PeerName>,
 }
 
 /// How a quest goes.
@@ -60,7 +62,16 @@ pub(super) enum Progress {
 
 impl Quest {
     pub(super) fn new(request: Option<u64>, range: Range, whole: bool) -> Self {
-        Self { request, range, whole, asked: None, tried: BTreeSet::new(), again: false, retry_at: None }
+        Self {
+            request,
+            range,
+            whole,
+            asked: None,
+            tried: BTreeSet::new(),
+            again: false,
+            retry_at: None,
+            absent: Vec::new(),
+        }
     }
 
     /// As it is told.
@@ -87,7 +98,7 @@ impl Ipam {
         }
         if let Some(at) = quest.retry_at.filter(|at| *at > self.now) {
             self.look_at(at);
-            return Progress::Unreachable(self.absent_owners(quest.range, world));
+            return Progress::Unreachable(quest.absent.clone());
         }
         quest.retry_at = None;
         if let Some(donor) = self.donor(quest, world) {
@@ -107,6 +118,7 @@ impl Ipam {
         quest.tried.clear();
         quest.retry_at = Some(self.now + ANEW);
         self.look_at(self.now + ANEW);
+        quest.absent.clone_from(&absent);
         Progress::Unreachable(absent)
     }
 

@@ -178,7 +178,7 @@ impl Ipam {
         let mut first = BTreeSet::new();
         if !self.full {
             first.extend(self.seekers.iter().filter(is_returning).take(RETURNING_FIRST).copied());
-            first.insert(self.name);
+            first.extend(self.state.admitted.map(|_| self.name));
             while first.len() > RETURNING_FIRST {
                 first.pop_last();
             }
@@ -188,14 +188,14 @@ impl Ipam {
             let asking = world.member(*peer).and_then(Member::asking);
             world.reachable.contains(peer) && asking.is_some_and(|asking| asking.asked.is_empty())
         };
-        let are_all_back = !self.full && self.state.known.keys().all(is_back);
+        let are_all_back = !self.full && !self.state.left && self.state.known.keys().all(is_back);
         let answer = |peer: &PeerName| {
             let member = world.member(*peer)?;
             let asking = member.asking()?;
             let is_asked = if self.full {
                 asking.asked.contains(&self.name)
             } else {
-                self.state.admitted.is_some() && are_all_back && asking.asked.is_empty() && first.contains(peer)
+                are_all_back && asking.asked.is_empty() && first.contains(peer)
             };
             let id = MemberId { name: *peer, life: member.life };
             // Another life of it is known as a member: it learns of that and says that it is over, or not.

@@ -538,3 +538,27 @@ fn who_was_never_admitted_says_so() {
     let answer = &peers.all[1].answers[&number];
     assert!(matches!(answer, Err(AllocationError::NotStarted { waiting }) if waiting.contains("host0")), "{answer:?}");
 }
+
+#[test]
+fn all_go_on_together_though_one_of_them_lost_its_data() {
+    let mut peers = Peers::new(3, 1);
+    peers.stop(1);
+    peers.all[1].kept = None;
+    peers.start(1);
+    // The others let it join, but it does not hear so before they stop.
+    for (by, from) in [(0, 1), (1, 0), (0, 1), (2, 1), (1, 0), (1, 2), (0, 1), (2, 1)] {
+        peers.catch_up(by, from);
+    }
+    let new = peers.ipam(1).own_id();
+    assert!(!peers.ipam(1).full);
+    assert!([0, 2].iter().all(|id| peers.ipam(*id).state.is_known(new)));
+    for id in [0, 2] {
+        peers.stop(id);
+        peers.take_told(id);
+    }
+    peers.start(0);
+    peers.start(2);
+    peers.pass(Duration::from_secs(5));
+    assert!((0..3).all(|id| peers.ipam(id).full));
+    peers.owned_once();
+}
