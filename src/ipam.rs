@@ -187,6 +187,8 @@ pub struct Ipam {
     started_at: Time,
     /// We began with stored data.
     was_kept: bool,
+    /// The universe was founded at this start, by us as one of the seeds.
+    is_new_seed: bool,
     state: State,
     /// The state is to be stored.
     unkept: bool,
@@ -210,17 +212,27 @@ pub struct Ipam {
     reported: BTreeSet<(Option<UniverseId>, Vec<Range>)>,
     /// Peers whose lives are over and who do not seem to know, or whose entries are still about.
     ghosts: BTreeSet<PeerName>,
+    /// Which lives full members say are over.
+    tellers: BTreeMap<PeerName, BTreeSet<MemberId>>,
     quest: Option<Quest>,
     refusals: BTreeMap<PeerName, (Life, u64)>,
     answered: BTreeMap<PeerName, u64>,
     pending: BTreeMap<u64, Pending>,
+    /// A request to leave waits: nothing is given out meanwhile.
+    is_leaving: bool,
+    /// When we told that we left.
+    left_at: Option<Time>,
     /// Addresses held here that another owner holds, too.
     disputed: BTreeMap<u128, String>,
     tidied_at: Option<Time>,
+    elected_at: Option<Time>,
     propose_at: Option<Time>,
     seen_ballot: Option<Ballot>,
     /// Since when some space is nobody's.
     orphans_since: Option<Time>,
+    /// Something was heard since that was last looked for.
+    is_unsearched: bool,
+    searched_at: Option<Time>,
     look_at: Option<Time>,
     outputs: VecDeque<IpamOutput>,
     answers: VecDeque<IpamOutput>,
@@ -241,6 +253,7 @@ impl Ipam {
             now,
             started_at: now,
             was_kept: false,
+            is_new_seed: false,
             unkept: false,
             published: BTreeMap::new(),
             full: false,
@@ -253,15 +266,21 @@ impl Ipam {
             foreign: BTreeMap::new(),
             reported: BTreeSet::new(),
             ghosts: BTreeSet::new(),
+            tellers: BTreeMap::new(),
             quest: None,
             refusals: BTreeMap::new(),
             answered: BTreeMap::new(),
             pending: BTreeMap::new(),
+            is_leaving: false,
+            left_at: None,
             disputed: BTreeMap::new(),
             tidied_at: None,
+            elected_at: None,
             propose_at: None,
             seen_ballot: None,
             orphans_since: None,
+            is_unsearched: true,
+            searched_at: None,
             look_at: None,
             outputs: VecDeque::new(),
             answers: VecDeque::new(),
@@ -294,6 +313,7 @@ impl Ipam {
             let founders = state::seeds(&self.state.ranges, names);
             if let Some(own) = founders.iter().find(|founder| founder.name == self.name) {
                 self.state.life = own.life;
+                self.is_new_seed = true;
                 self.found(Universe::founded(&self.state.ranges, &founders), false);
             }
         }
@@ -316,6 +336,7 @@ impl Ipam {
         self.now = now;
         self.look_at = self.look_at.filter(|at| *at > now);
         self.unkept |= self.state.allotments.expire(now);
+        self.is_unsearched |= !changed.is_empty();
         for peer in changed {
             self.hear(*peer, world);
         }

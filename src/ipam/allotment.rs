@@ -66,11 +66,13 @@ impl Allotments {
         self.held.remove(&at).is_some()
     }
 
-    /// Frees addresses of an owner, all if none are named; if `until` is given they are kept until then.
+    /// Frees addresses of an owner, all if none are named; if `until` is given they are kept until then, or else those that
+    /// are kept are free, too.
     pub(super) fn release(&mut self, owner: &str, addresses: &[IpAddr], until: Option<Time>) -> Vec<IpNet> {
         let named: Vec<u128> = addresses.iter().copied().map(number).collect();
         let is_meant = |at: u128, holding: &Holding| {
-            holding.owner == owner && (named.is_empty() || named.contains(&at)) && holding.kept_until.is_none()
+            let is_had = holding.kept_until.is_none() || until.is_none();
+            holding.owner == owner && (named.is_empty() || named.contains(&at)) && is_had
         };
         let meant: Vec<_> =
             self.held.iter().filter(|(at, holding)| is_meant(**at, holding)).map(|(at, h)| (*at, h.prefix)).collect();
@@ -179,6 +181,18 @@ mod tests {
         held.release("c1", &[], Some(until));
         assert_eq!(held.deadline(), Some(until));
         assert!(held.expire(until) && held.holder(at).is_none());
+    }
+
+    #[test]
+    fn what_is_kept_can_be_freed_at_once() {
+        let mut held = Allotments::default();
+        let at = subnet().usable().first;
+        held.give(at, "c1", 24);
+        let until = Some(Time::ZERO + Duration::from_secs(30));
+        held.release("c1", &[], until);
+        assert!(held.release("c1", &[], until).is_empty(), "it is kept already");
+        assert_eq!(held.release("c1", &[], None), ["10.0.0.1/24".parse().unwrap()]);
+        assert!(held.holder(at).is_none());
     }
 
     #[test]

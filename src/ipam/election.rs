@@ -27,6 +27,10 @@ use crate::{id::PeerName, time::Time};
 const RETRY: Duration = Duration::from_millis(1500);
 /// How much longer each next elector, in the order of names, waits before it proposes: the first one usually succeeds.
 const TURN: Duration = Duration::from_millis(300);
+/// Among more electors than this each one looks at the others now and then, not whenever one of them says something.
+const CROWD: usize = 16;
+/// How often then.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The electors of which `takes_part` holds and who form a quorum together; the largest such set.
 pub(super) fn quorum<'a>(
@@ -61,6 +65,13 @@ impl Ipam {
         if self.state.universe.is_some() || !self.config.init.elects() {
             return false;
         }
+        if let Some(due) = self.elected_at.map(|at| at + LOOK_EVERY).filter(|due| *due > self.now)
+            && self.unfounded.len() > CROWD
+        {
+            self.look_at(due);
+            return false;
+        }
+        self.elected_at = Some(self.now);
         let mut elector = self.own_elector(world);
         let others = self.heard_electors(world);
         let is_demanded = self.is_demanded(world);

@@ -34,8 +34,8 @@ pub const PARTS_MAX: usize = 64;
 pub const GRAVES_MAX: usize = 1000;
 /// Most peers that are asked to vouch at a time.
 pub const ASKED_MAX: usize = 8;
-/// Most lives of one peer in an entry; those that ended last.
-pub const LIVES_MAX: usize = 16;
+/// Most lives of one peer in an entry; those whose space was not taken over yet, and those that ended last.
+pub const LIVES_MAX: usize = 64;
 /// Most peers in an elector's slice that are known by name.
 pub const SLICE_MAX: usize = 1024;
 
@@ -177,6 +177,8 @@ pub struct Member {
     pub want: Option<Want>,
     /// The last of its reclaims that is over.
     pub reclaims_over: u64,
+    /// The last of its reclaims that all consented to.
+    pub reclaimed: u64,
 }
 
 /// What a peer may do.
@@ -236,9 +238,11 @@ pub struct Want {
 /// What a member gives to another.
 #[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub struct Gift {
+    /// The giver's life.
+    pub by: Life,
     /// The receiver's life.
     pub life: Life,
-    /// Counts the gifts to this receiver.
+    /// Counts the gifts of the giver's line.
     pub number: u64,
     /// The want that it answers; 0 for none.
     pub want: u64,
@@ -253,8 +257,10 @@ pub struct Vouch {
     pub nonce: u64,
     /// What the voucher knows.
     pub verdict: Verdict,
-    /// Members that were removed, as far as the voucher knows; told to those who join.
+    /// Members that were removed and whose space was taken over, as far as the voucher knows.
     pub removed: Vec<MemberId>,
+    /// Members that were removed and whose space was not taken over yet.
+    pub unsettled: Vec<MemberId>,
 }
 
 /// What a member knows of another.

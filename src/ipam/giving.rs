@@ -43,6 +43,8 @@ pub(super) struct Quest {
     /// All have been tried once: space may have gone from one not yet asked to one asked already.
     again: bool,
     retry_at: Option<Time>,
+    /// Owners that could not be asked when all others had been.
+    absent: Vec<PeerName>,
 }
 
 /// How a quest goes.
@@ -60,7 +62,16 @@ pub(super) enum Progress {
 
 impl Quest {
     pub(super) fn new(request: Option<u64>, range: Range, whole: bool) -> Self {
-        Self { request, range, whole, asked: None, tried: BTreeSet::new(), again: false, retry_at: None }
+        Self {
+            request,
+            range,
+            whole,
+            asked: None,
+            tried: BTreeSet::new(),
+            again: false,
+            retry_at: None,
+            absent: Vec::new(),
+        }
     }
 
     /// As it is told.
@@ -87,7 +98,7 @@ impl Ipam {
         }
         if let Some(at) = quest.retry_at.filter(|at| *at > self.now) {
             self.look_at(at);
-            return Progress::Unreachable(self.absent_owners(quest.range, world));
+            return Progress::Unreachable(quest.absent.clone());
         }
         quest.retry_at = None;
         if let Some(donor) = self.donor(quest, world) {
@@ -107,6 +118,7 @@ impl Ipam {
         quest.tried.clear();
         quest.retry_at = Some(self.now + ANEW);
         self.look_at(self.now + ANEW);
+        quest.absent.clone_from(&absent);
         Progress::Unreachable(absent)
     }
 
@@ -237,11 +249,13 @@ impl Ipam {
 
     /// Gives ranges of ours away.
     pub(super) fn give(&mut self, to: MemberId, want: u64, ranges: Vec<(Range, super::entry::Epoch)>) {
-        let Some(known) = self.state.known.get_mut(&to.name) else { return };
-        known.given += 1;
-        let number = known.given;
+        if !self.state.is_known(to) {
+            return;
+        }
+        self.state.given += 1;
+        let (by, number) = (self.state.life, self.state.given);
         ranges.iter().for_each(|(range, _)| self.state.claims.remove(*range));
-        self.state.gifts.insert(to.name, Gift { life: to.life, number, want, ranges });
+        self.state.gifts.insert(to.name, Gift { by, life: to.life, number, want, ranges });
         self.changed();
     }
 
@@ -267,17 +281,16 @@ impl Ipam {
         let givers: Vec<PeerName> = self.givers.iter().copied().collect();
         let mut changed = false;
         for peer in givers {
-            let Some(gift) = world.gift(peer, self.name).filter(|gift| gift.life.is_of_line(self.state.life)) else {
-                continue;
-            };
+            let Some(gift) = self.gift_of(peer, world) else { continue };
             let is_known = world.id(peer).is_some_and(|id| self.state.is_known(id));
+            let is_void = self.state.is_removed(MemberId { name: self.name, life: gift.life });
             let is_new = self.state.known.get(&peer).is_some_and(|known| gift.number > known.taken);
             let is_promised = |range: Range| {
                 let own = self.state.reclaim.as_ref().is_some_and(|reclaim| reclaim.overlaps(range));
                 let promises = self.state.promises.values().flat_map(|promise| &promise.ranges);
                 own || promises.into_iter().any(|promised| promised.intersection(range).is_some())
             };
-            if !is_known || !is_new || gift.ranges.iter().any(|(range, _)| is_promised(*range)) {
+            if !is_known || is_void || !is_new || gift.ranges.iter().any(|(range, _)| is_promised(*range)) {
                 continue;
             }
             for (range, epoch) in gift.ranges.clone() {
@@ -300,10 +313,17 @@ impl Ipam {
         changed
     }
 
+    /// What a peer gives us, if it is of the line that the peer lives, and to the line that we live.
+    fn gift_of<'a>(&self, peer: PeerName, world: World<'a>) -> Option<&'a Gift> {
+        let id = world.id(peer)?;
+        let is_current = |gift: &&Gift| gift.by.is_of_line(id.life) && gift.life.is_of_line(self.state.life);
+        world.gift(peer, self.name).filter(is_current)
+    }
+
     /// Gifts that we have, to be told to those who gave them until they know.
     pub(super) fn receipts(&self, world: World<'_>) -> Vec<(MemberId, u64)> {
         let receipt = |peer: &PeerName| {
-            let gift = world.gift(*peer, self.name).filter(|gift| gift.life.is_of_line(self.state.life))?;
+            let gift = self.gift_of(*peer, world)?;
             let id = world.id(*peer)?;
             let taken = self.state.known.get(peer).filter(|known| known.life.is_of_line(id.life))?.taken;
             (taken >= gift.number).then_some((id, taken))
@@ -315,14 +335,16 @@ impl Ipam {
     pub(super) fn orphans(&self, world: World<'_>) -> RangeSet {
         let mut rest = RangeSet::of(self.state.ranges.iter().copied());
         self.state.claims.iter().for_each(|(range, _)| rest.remove(range));
-        self.state.gifts.values().flat_map(|gift| &gift.ranges).for_each(|(range, _)| rest.remove(*range));
+        let is_void = |to: PeerName, gift: &Gift| self.state.is_removed(MemberId { name: to, life: gift.life });
+        let own = self.state.gifts.iter().filter(|(to, gift)| !is_void(**to, gift));
+        own.flat_map(|(_, gift)| &gift.ranges).for_each(|(range, _)| rest.remove(*range));
         for id in self.state.known.keys().filter_map(|name| self.known_id(*name)) {
             if !world.is_heard(id) {
                 continue;
             }
             world.claims(id.name).for_each(|(range, _)| rest.remove(range));
             for (to, gift) in world.gifts(id.name) {
-                if !self.state.is_removed(MemberId { name: to, life: gift.life }) {
+                if !is_void(to, gift) {
                     gift.ranges.iter().for_each(|(range, _)| rest.remove(*range));
                 }
             }

@@ -3,7 +3,7 @@
 use super::{
     AddressEvent, Ipam,
     entry::{Key, Member, MemberId, Standing, Value},
-    state::{Known, Universe},
+    state::{Promise, Universe},
     world::World,
 };
 use crate::id::PeerName;
@@ -26,6 +26,7 @@ impl Ipam {
             set.remove(&peer);
         });
         self.foreign.remove(&peer);
+        self.tellers.remove(&peer);
         let Some(member) = world.member(peer) else { return };
         if self.is_foreign(peer, member) {
             return;
@@ -87,7 +88,11 @@ impl Ipam {
                 if let Key::Removed(name) = key
                     && (is_full || *name == by.name)
                 {
-                    self.hear_removed(MemberId { name: *name, life: *life });
+                    let dead = MemberId { name: *name, life: *life };
+                    self.hear_removed(dead);
+                    if is_full {
+                        self.tellers.entry(by.name).or_default().insert(dead);
+                    }
                 } else if let Key::Knows(name) = key
                     && is_full
                 {
@@ -100,14 +105,18 @@ impl Ipam {
     /// Somebody is dead, it is said.
     pub(super) fn hear_removed(&mut self, member: MemberId) {
         let own = self.own_id();
-        if member.name == own.name && member.life.is_of_line(own.life) {
-            // Whoever was acknowledged after it was declared dead goes on.
-            if self.state.admitted.is_none_or(|since| member.life >= since) {
-                self.fence("other peers declared it dead and may have taken over its addresses");
-            }
+        let is_own = member.name == own.name && member.life.is_of_line(own.life);
+        // Whoever was acknowledged after it was declared dead goes on, but takes no gift to the life that is over.
+        if is_own && self.state.left {
+            return;
+        }
+        if is_own && self.state.admitted.is_none_or(|since| member.life >= since) {
+            self.fence("other peers declared it dead and may have taken over its addresses");
         } else if !self.state.is_removed(member) {
             self.state.bury(member, false);
-            self.happened(AddressEvent::Removed { peer: member.name });
+            if member.name != own.name {
+                self.happened(AddressEvent::Removed { peer: member.name });
+            }
             self.changed();
         }
     }
@@ -135,7 +144,7 @@ impl Ipam {
             Some(known) if known.life.is_of_line(member.life) && known.life < member.life => known.life = member.life,
             Some(_) => return self.state.is_known(member),
             None if has_room => {
-                self.state.known.insert(member.name, Known::new(member.life));
+                self.state.welcome(member);
             }
             None => return false,
         }
@@ -173,7 +182,7 @@ impl Ipam {
     /// What a peer says to us.
     fn hear_answers(&mut self, id: MemberId, member: &Member, world: World<'_>) {
         let peer = id.name;
-        if member.asking().is_some() {
+        if member.asking().is_some_and(|asking| asking.asked.is_empty() || asking.asked.contains(&self.name)) {
             self.seekers.insert(peer);
         }
         if member.want.is_some_and(|want| want.donor == self.name) {
@@ -194,13 +203,13 @@ impl Ipam {
             self.state.gifts.remove(&peer);
             self.changed();
         }
-        let is_over = self
-            .state
-            .promises
-            .get(&peer)
-            .is_some_and(|promise| promise.life.is_of_line(id.life) && member.reclaims_over >= promise.number);
-        if is_over {
-            self.state.promises.remove(&peer);
+        let is_over = |promise: &Promise| promise.life.is_of_line(id.life) && member.reclaims_over >= promise.number;
+        if self.state.promises.get(&peer).is_some_and(is_over)
+            && let Some(promise) = self.state.promises.remove(&peer)
+        {
+            // All know of these dead, and what they had is somebody's.
+            let settled = promise.removed.into_iter().filter(|_| promise.number == member.reclaimed);
+            settled.for_each(|dead| self.state.bury(dead, true));
             self.changed();
         }
     }

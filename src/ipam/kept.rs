@@ -8,7 +8,7 @@ use prost::Message;
 use super::{
     allotment::{Allotments, Holding},
     entry::{
-        Elector, FOUNDERS_MAX, Gift, Life, MemberId, Reclaim, UniverseId,
+        Elector, FOUNDERS_MAX, Gift, Life, MemberId, REMOVED_MAX, Reclaim, UniverseId,
         wire::{
             ElectorWire, GiftWire, MemberIdWire, RangeWire, ReclaimWire, ids_from_wire, ids_to_wire, range_from_wire,
             range_to_wire,
@@ -20,12 +20,13 @@ use super::{
 use crate::{
     api::allocation::OWNER_MAX,
     gossip::{Malformed, address::name_from_bytes},
+    id::PeerName,
     ipam::entry::Epoch,
     time::Time,
 };
 
 /// Version of this form; another one is not read.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 /// Most bytes of a universe's name.
 const UNIVERSE_LEN: usize = 16;
 
@@ -64,9 +65,11 @@ struct StateWire {
     #[prost(message, repeated, tag = "16")]
     promises: Vec<PromiseWire>,
     #[prost(uint64, tag = "17")]
-    wants: u64,
+    given: u64,
     #[prost(message, repeated, tag = "18")]
     held: Vec<HeldWire>,
+    #[prost(uint64, tag = "19")]
+    reclaimed: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -87,8 +90,8 @@ struct KnownWire {
     nickname: Option<String>,
     #[prost(uint64, tag = "4")]
     version: u64,
-    #[prost(uint64, tag = "5")]
-    given: u64,
+    #[prost(fixed64, optional, tag = "5")]
+    noted: Option<u64>,
     #[prost(uint64, tag = "6")]
     taken: u64,
 }
@@ -103,6 +106,8 @@ struct GraveWire {
     order: u64,
     #[prost(bool, tag = "4")]
     settled: bool,
+    #[prost(uint64, tag = "5")]
+    taken: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -115,6 +120,8 @@ struct PromiseWire {
     number: u64,
     #[prost(message, repeated, tag = "4")]
     ranges: Vec<RangeWire>,
+    #[prost(message, repeated, tag = "5")]
+    removed: Vec<MemberIdWire>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -149,6 +156,7 @@ pub(super) fn encode(state: &State) -> Vec<u8> {
         removed: state.removed.iter().map(|(member, grave)| grave_to_wire(*member, *grave)).collect(),
         reclaim: state.reclaim.as_ref().map(ReclaimWire::from),
         reclaims: state.reclaims,
+        reclaimed: state.reclaimed,
         promises: state
             .promises
             .iter()
@@ -157,9 +165,10 @@ pub(super) fn encode(state: &State) -> Vec<u8> {
                 life: promise.life.0,
                 number: promise.number,
                 ranges: plain(&promise.ranges),
+                removed: ids_to_wire(&promise.removed),
             })
             .collect(),
-        wants: state.wants,
+        given: state.given,
         held: state.allotments.iter().map(|(at, holding)| held_to_wire(at, holding)).collect(),
     }
     .encode_to_vec()
@@ -196,16 +205,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<State, Malformed> {
         removed: wire.removed.iter().map(grave_from_wire).collect::<Result<_, _>>()?,
         reclaim: wire.reclaim.map(Reclaim::try_from).transpose()?,
         reclaims: wire.reclaims,
-        promises: wire
-            .promises
-            .iter()
-            .map(|promise| {
-                let ranges = plain_ranges(&promise.ranges)?;
-                let known = Promise { life: Life(promise.life), number: promise.number, ranges };
-                Ok((name_from_bytes(&promise.to)?, known))
-            })
-            .collect::<Result<_, Malformed>>()?,
-        wants: wire.wants,
+        reclaimed: wire.reclaimed,
+        promises: wire.promises.into_iter().map(promise_from_wire).collect::<Result<_, _>>()?,
+        given: wire.given,
         allotments: allotments_from_wire(wire.held)?,
     })
 }
@@ -216,30 +218,43 @@ fn universe_from_wire(id: Option<Vec<u8>>, founders: Vec<MemberIdWire>) -> Resul
     Ok(id.map(|id| Universe { id: UniverseId(id), founders }))
 }
 
+fn promise_from_wire(wire: PromiseWire) -> Result<(PeerName, Promise), Malformed> {
+    let ranges = plain_ranges(&wire.ranges)?;
+    let removed = ids_from_wire(wire.removed, REMOVED_MAX)?;
+    Ok((name_from_bytes(&wire.to)?, Promise { life: Life(wire.life), number: wire.number, ranges, removed }))
+}
+
 fn known_to_wire(name: [u8; 6], known: &Known) -> KnownWire {
     KnownWire {
         name: name.to_vec(),
         life: known.life.0,
+        noted: known.noted.map(|life| life.0),
         nickname: known.nickname.as_ref().map(|nickname| nickname.as_str().to_owned()),
         version: known.version,
-        given: known.given,
         taken: known.taken,
     }
 }
 
-fn known_from_wire(wire: KnownWire) -> Result<(crate::id::PeerName, Known), Malformed> {
+fn known_from_wire(wire: KnownWire) -> Result<(PeerName, Known), Malformed> {
     let nickname = wire.nickname.map(|text| text.parse()).transpose().map_err(|_| Malformed("a bad nickname"))?;
-    let known = Known { life: Life(wire.life), nickname, version: wire.version, given: wire.given, taken: wire.taken };
+    let known = Known {
+        life: Life(wire.life),
+        noted: wire.noted.map(Life),
+        nickname,
+        version: wire.version,
+        taken: wire.taken,
+    };
     Ok((name_from_bytes(&wire.name)?, known))
 }
 
 fn grave_to_wire(member: MemberId, grave: Grave) -> GraveWire {
-    GraveWire { name: member.name.0.to_vec(), life: member.life.0, order: grave.order, settled: grave.settled }
+    let Grave { order, settled, taken } = grave;
+    GraveWire { name: member.name.0.to_vec(), life: member.life.0, order, settled, taken }
 }
 
 fn grave_from_wire(wire: &GraveWire) -> Result<(MemberId, Grave), Malformed> {
     let member = MemberId { name: name_from_bytes(&wire.name)?, life: Life(wire.life) };
-    Ok((member, Grave { order: wire.order, settled: wire.settled }))
+    Ok((member, Grave { order: wire.order, settled: wire.settled, taken: wire.taken }))
 }
 
 fn held_to_wire(at: u128, holding: &Holding) -> HeldWire {
@@ -272,10 +287,7 @@ fn plain_ranges(wire: &[RangeWire]) -> Result<Vec<Range>, Malformed> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        id::PeerName,
-        ipam::entry::{Ballot, REMOVED_MAX},
-    };
+    use crate::ipam::entry::Ballot;
 
     fn member(n: u8) -> MemberId {
         MemberId { name: PeerName([0, 0, 0, 0, 0, n]), life: Life(n.into()) }
@@ -291,13 +303,19 @@ mod tests {
         let promised = Ballot { round: 4, by: member(2).name };
         state.elector = Some(Elector { slice: 3, peers: Some(vec![member(2).name]), promised, accepted });
         state.own(range.shares(2)[0], Epoch(1));
-        let gift = Gift { life: Life(2), number: 5, want: 6, ranges: vec![(range.shares(2)[1], Epoch(2))] };
+        let gift =
+            Gift { by: Life(7), life: Life(2), number: 5, want: 6, ranges: vec![(range.shares(2)[1], Epoch(2))] };
         state.gifts.insert(member(2).name, gift);
-        let known =
-            Known { nickname: Some("b".parse().unwrap()), version: 4, given: 5, taken: 1, ..Known::new(Life(2)) };
+        let known = Known {
+            noted: Some(Life(3)),
+            nickname: Some("b".parse().unwrap()),
+            version: 4,
+            taken: 1,
+            ..Known::new(Life(2))
+        };
         state.known.insert(member(2).name, known);
         state.bury(member(3), true);
-        state.reclaims = 2;
+        (state.reclaims, state.reclaimed) = (2, 1);
         state.reclaim = Some(Reclaim {
             number: 2,
             epoch: Epoch(3),
@@ -305,8 +323,9 @@ mod tests {
             removed: (10..10 + u8::try_from(REMOVED_MAX).unwrap()).map(member).collect(),
             ranges: vec![range],
         });
-        state.promises.insert(member(2).name, Promise { life: Life(2), number: 8, ranges: vec![range] });
-        state.wants = 11;
+        let promise = Promise { life: Life(2), number: 8, ranges: vec![range], removed: vec![member(4), member(5)] };
+        state.promises.insert(member(2).name, promise);
+        state.given = 11;
         state.allotments.give(range.first + 1, "c1", 24);
         state
     }

@@ -9,12 +9,25 @@ use super::{
 };
 use crate::id::PeerName;
 
+/// So many say what all know: one would do if none ever fell silent.
+const SPOKESMEN: usize = 3;
+
+/// The life that these entries are of.
+fn life_of(entries: &BTreeMap<Key, Value>) -> Option<Life> {
+    if let Value::Member(member) = entries.get(&Key::Member)? { Some(member.life) } else { None }
+}
+
 impl Ipam {
     /// Tells what changed since last told.
     pub(super) fn publish(&mut self, world: World<'_>) {
         self.set_free();
         let entries = self.entries(world);
         if entries != self.published {
+            // What an earlier line of ours said is no word of this one: whoever hears who we are now has heard that it is void.
+            if life_of(&self.published).is_some_and(|earlier| !earlier.is_of_line(self.state.life)) {
+                let void = std::mem::take(&mut self.published);
+                self.outputs.extend(void.into_keys().map(IpamOutput::Unset));
+            }
             // What is new goes first: space is told as given before it is told as owned no more.
             let set = entries.iter().filter(|(key, value)| self.published.get(key) != Some(value));
             self.outputs.extend(set.map(|(key, value)| IpamOutput::Set(*key, value.clone())));
@@ -60,14 +73,11 @@ impl Ipam {
         if let Some(reclaim) = &state.reclaim {
             entries.insert(Key::Reclaim, Value::Reclaim(reclaim.clone()));
         }
-        for (peer, lives) in self.told_dead() {
+        for (peer, lives) in self.told_dead(world) {
             entries.insert(Key::Removed(peer), Value::Lives(lives));
         }
-        for id in state.known.keys().filter_map(|name| self.known_id(*name)) {
-            // Whoever was acknowledged and is not heard to have taken that up is a member nevertheless.
-            if world.id(id.name) != Some(id) || world.member(id.name).is_some_and(|m| m.standing != Standing::Full) {
-                entries.insert(Key::Knows(id.name), Value::Lives(vec![id.life]));
-            }
+        for id in self.told_members(world) {
+            entries.insert(Key::Knows(id.name), Value::Lives(vec![id.life]));
         }
         if let Some(universe) = state.universe.as_ref().filter(|_| !self.unfounded.is_empty()) {
             entries.insert(Key::Founding, Value::Founding(universe.founders.clone()));
@@ -75,19 +85,56 @@ impl Ipam {
         entries
     }
 
-    /// The dead that somebody may not know of: those whose space is not taken over yet, those that seem to live, and
-    /// earlier lives of our own.
-    fn told_dead(&self) -> BTreeMap<PeerName, Vec<Life>> {
-        let unsettled: BTreeSet<PeerName> = self.unsettled().iter().map(|member| member.name).collect();
-        let names = unsettled.into_iter().chain(self.ghosts.iter().copied());
+    /// Members that others may not hear of by themselves: whom we vouch for, as it may fall silent before it is heard to be a
+    /// member, and who asks us in a new line; whom somebody who reclaims does not know; and who is not heard at all.
+    fn told_members(&self, world: World<'_>) -> BTreeSet<MemberId> {
+        if !self.full {
+            return BTreeSet::new();
+        }
+        let asks_us = |peer: &&PeerName| {
+            world.member(**peer).and_then(Member::asking).is_some_and(|asking| asking.asked.contains(&self.name))
+        };
+        let asking = self.seekers.iter().filter(asks_us).filter_map(|peer| self.known_id(*peer));
+        let unlisted = self.reclaimers.iter().flat_map(|heir| self.unlisted(*heir, world));
+        let is_silent = |id: &MemberId| world.member(id.name).is_none();
+        let all = || self.state.known.keys().filter_map(|name| self.known_id(*name));
+        let silent = self.is_spokesman(world).then(|| all().filter(is_silent)).into_iter().flatten();
+        asking.chain(unlisted).chain(silent).collect()
+    }
+
+    /// Members without which a peer reclaims.
+    fn unlisted(&self, heir: PeerName, world: World<'_>) -> Vec<MemberId> {
+        let Some(reclaim) = world.reclaim(heir) else { return Vec::new() };
+        if self.state.promises.get(&heir).is_some_and(|promise| promise.number >= reclaim.number) {
+            return Vec::new();
+        }
+        let is_unlisted = |id: &MemberId| id.name != heir && reclaim.members.binary_search(id).is_err();
+        self.state.known.keys().filter_map(|name| self.known_id(*name)).filter(is_unlisted).collect()
+    }
+
+    /// Whether we are one of the few, first by name, who tell what all know to those who do not.
+    fn is_spokesman(&self, world: World<'_>) -> bool {
+        let earlier = self.state.known.range(..self.name).filter_map(|(name, _)| self.known_id(*name));
+        self.full && earlier.filter(|id| world.is_there(*id)).take(SPOKESMEN).count() < SPOKESMEN
+    }
+
+    /// The dead that somebody may not know of: those whose space is not taken over yet, unless another member says so;
+    /// those that seem to live; and earlier lives of our own.
+    fn told_dead(&self, world: World<'_>) -> BTreeMap<PeerName, Vec<Life>> {
+        let is_told = |dead: &MemberId| self.tellers.range(..self.name).any(|(_, told)| told.contains(dead));
+        let unsettled = self.unsettled().into_iter().filter(|dead| !is_told(dead)).map(|dead| dead.name);
+        let is_spokesman = self.is_spokesman(world);
+        let has_left = |ghost: PeerName| world.member(ghost).is_some_and(|member| member.standing == Standing::Left);
+        let seem_to_live = |ghost: &&PeerName| is_spokesman && world.reachable.contains(*ghost) && !has_left(**ghost);
+        let names: BTreeSet<PeerName> = unsettled.chain(self.ghosts.iter().filter(seem_to_live).copied()).collect();
         let recent = |name: PeerName| {
             let mut lives = self.state.lives_over(name);
-            let order = |life: &Life| self.state.removed.get(&MemberId { name, life: *life }).map(|grave| grave.order);
-            lives.sort_by_key(|life| std::cmp::Reverse(order(life)));
+            let grave = |life: &Life| self.state.removed.get(&MemberId { name, life: *life });
+            lives.sort_by_key(|life| grave(life).map(|grave| (grave.settled, std::cmp::Reverse(grave.order))));
             lives.truncate(entry::LIVES_MAX);
             (name, lives)
         };
-        names.map(recent).collect()
+        names.into_iter().map(recent).collect()
     }
 
     fn member(&self) -> Member {
@@ -104,6 +151,7 @@ impl Ipam {
             free: self.free,
             want: self.quest.as_ref().filter(|_| self.full).and_then(super::giving::Quest::want),
             reclaims_over: state.reclaims - is_open,
+            reclaimed: state.reclaimed,
         }
     }
 

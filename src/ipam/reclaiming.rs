@@ -23,6 +23,8 @@ use crate::id::PeerName;
 
 /// How long space is nobody's before somebody who was not asked to takes it over.
 const ORPHAN_AFTER: Duration = Duration::from_secs(10);
+/// Space that is nobody's is looked for no more often than this, and only after something was heard.
+const SEARCH: Duration = Duration::from_secs(1);
 
 impl Ipam {
     /// Consents to what others reclaim; whether anything changed.
@@ -46,7 +48,8 @@ impl Ipam {
             if !self.full || is_promised || !self.agrees(id, reclaim) {
                 continue;
             }
-            let promise = Promise { life: id.life, number: reclaim.number, ranges: reclaim.ranges.clone() };
+            let Reclaim { number, ranges, removed, .. } = reclaim.clone();
+            let promise = Promise { life: id.life, number, ranges, removed };
             self.state.promises.insert(heir, promise);
             self.changed();
             changed = true;
@@ -84,13 +87,8 @@ impl Ipam {
             return false;
         }
         let Some(reclaim) = self.state.reclaim.clone() else { return self.begin_reclaim(world) };
-        let unsettled = self.unsettled();
-        let members = self.members();
-        let is_taken = |range: Range| {
-            let orphans = self.orphans(world);
-            orphans.within(range).map(|(part, ())| part.len()).sum::<u128>() < range.len()
-        };
-        if reclaim.members != members || reclaim.removed != unsettled || reclaim.ranges.iter().any(|r| is_taken(*r)) {
+        let is_outdated = reclaim.members != self.members() || reclaim.removed != self.unsettled();
+        if is_outdated || self.is_taken(&reclaim, world) {
             self.withdraw();
             self.begin_reclaim(world);
             return true;
@@ -116,37 +114,39 @@ impl Ipam {
         }
         self.orphans_since = None;
         self.state.reclaim = None;
+        self.state.reclaimed = reclaim.number;
         self.changed();
+    }
+
+    /// Whether somebody says that it has some of what we reclaim: it will not consent.
+    fn is_taken(&mut self, reclaim: &Reclaim, world: World<'_>) -> bool {
+        if !self.is_search_due() {
+            return false;
+        }
+        let orphans = self.orphans(world);
+        let free = |range: &Range| orphans.within(*range).map(|(part, ())| part.len()).sum::<u128>();
+        reclaim.ranges.iter().any(|range| free(range) < range.len())
     }
 
     /// Begins a reclaim, if there is something to take over and nobody else is at it.
     fn begin_reclaim(&mut self, world: World<'_>) -> bool {
-        let removed = self.unsettled();
         let is_asked = self.is_removal_pending();
-        if removed.is_empty() && !self.may_look_for_orphans(world) {
-            self.orphans_since = None;
+        if !self.state.promises.is_empty() || !(is_asked || (self.is_first(world) && self.is_search_due())) {
             return false;
         }
-        if !self.state.promises.is_empty() {
-            return false;
-        }
-        let ranges: Vec<Range> = self.orphans(world).ranges().take(PARTS_MAX).collect();
+        let removed = self.unsettled();
+        let ranges: Vec<Range> = if removed.is_empty() && !self.may_look_for_orphans(world) {
+            Vec::new()
+        } else {
+            self.orphans(world).ranges().take(PARTS_MAX).collect()
+        };
         if removed.is_empty() && ranges.is_empty() {
             self.orphans_since = None;
             return false;
         }
-        let since = *self.orphans_since.get_or_insert(self.now);
-        let is_first = self
-            .state
-            .known
-            .keys()
-            .filter_map(|name| self.known_id(*name))
-            .all(|id| id.name > self.name || !world.is_there(id));
-        let at = since + ORPHAN_AFTER;
-        if !is_asked && (!is_first || at > self.now) {
-            if at > self.now {
-                self.look_at(at);
-            }
+        let at = *self.orphans_since.get_or_insert(self.now) + ORPHAN_AFTER;
+        if !is_asked && at > self.now {
+            self.look_at(at);
             return false;
         }
         let epochs = self.state.known.keys().flat_map(|name| world.claims(*name)).chain(self.state.claims.iter());
@@ -157,6 +157,26 @@ impl Ipam {
         let epoch = Epoch(epoch.0.saturating_add(1));
         self.state.reclaim = Some(Reclaim { number, epoch, members: self.members(), removed, ranges });
         self.changed();
+        true
+    }
+
+    /// Whether we are the first by name of those that are there: what nobody was asked for is for one to do.
+    fn is_first(&self, world: World<'_>) -> bool {
+        let mut earlier = self.state.known.range(..self.name).filter_map(|(name, _)| self.known_id(*name));
+        !earlier.any(|id| world.is_there(id))
+    }
+
+    /// Whether to look again for space that nobody owns, for which all that everybody says is read.
+    fn is_search_due(&mut self) -> bool {
+        let is_worth_it = self.is_unsearched || self.orphans_since.is_some_and(|at| at + ORPHAN_AFTER <= self.now);
+        let due = self.searched_at.map_or(self.now, |at| at + SEARCH);
+        if is_worth_it && due > self.now {
+            self.look_at(due);
+        }
+        if !is_worth_it || due > self.now {
+            return false;
+        }
+        (self.is_unsearched, self.searched_at) = (false, Some(self.now));
         true
     }
 

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     Ipam, IpamOutput,
+    allotment::Allotments,
     entry::MemberId,
     giving::{Progress, Quest},
     range::{Range, number},
@@ -22,6 +23,8 @@ use crate::{
 const ANSWER_WITHIN: Duration = Duration::from_secs(8);
 /// Who removes peers learns after this long that others cannot be reached.
 const CONSENT_WITHIN: Duration = Duration::from_secs(3);
+/// Who leaves runs on for this long: what it told last has to reach others, or it stays on their lists.
+const FAREWELL: Duration = Duration::from_millis(300);
 /// Most requests that wait; more are refused.
 const PENDING_MAX: usize = 4096;
 
@@ -40,9 +43,20 @@ pub(super) struct Pending {
 /// A request that was looked at.
 #[derive(Clone, Debug)]
 enum Request {
-    Allocate { owner: String, subnets: Vec<Subnet> },
-    Claim { owner: String, addresses: Vec<IpNet> },
-    Remove { peers: Vec<String>, removed: Option<Vec<(MemberId, PeerLabel)>>, reclaimed: u128 },
+    Allocate {
+        owner: String,
+        subnets: Vec<Subnet>,
+    },
+    Claim {
+        owner: String,
+        addresses: Vec<IpNet>,
+    },
+    /// Whom it names are those that were known when it was asked: whoever came back since is not meant.
+    Remove {
+        dead: Vec<(MemberId, PeerLabel)>,
+        is_begun: bool,
+        reclaimed: u128,
+    },
     Prime,
     Leave,
 }
@@ -109,8 +123,8 @@ impl Ipam {
             }
             AddressRequest::Lookup { owner } => Err(Ok(AddressAnswer::Addresses(self.state.allotments.of(&owner)))),
             AddressRequest::RemovePeers { peers } => {
-                self.check_absent(&peers, world).map_err(Err)?;
-                Ok(Request::Remove { peers, removed: None, reclaimed: 0 })
+                let dead = self.absent(&peers, world).map_err(Err)?;
+                Ok(Request::Remove { dead, is_begun: false, reclaimed: 0 })
             }
             AddressRequest::Prime { alone } => {
                 if alone {
@@ -130,6 +144,7 @@ impl Ipam {
     /// Goes on with all requests; whether anything changed that others react to.
     pub(super) fn serve(&mut self, world: World<'_>) -> bool {
         let ids: Vec<u64> = self.pending.keys().copied().collect();
+        self.is_leaving = self.pending.values().any(|pending| matches!(pending.request, Request::Leave));
         let mut lacking = None;
         let mut changed = false;
         for id in ids {
@@ -224,7 +239,7 @@ impl Ipam {
 
     /// An address in use here, of our ranges, that we do not own and nobody refused us.
     fn adrift(&self) -> Option<u128> {
-        if !self.full {
+        if !self.full || self.is_leaving {
             return None;
         }
         let held = self.state.allotments.iter().map(|(at, _)| at);
@@ -242,8 +257,8 @@ impl Ipam {
         match &mut pending.request {
             Request::Allocate { owner, subnets } => self.allocate(owner, subnets, &mut pending.given, world),
             Request::Claim { owner, addresses } => self.claim(owner, addresses, &mut pending.given, world),
-            Request::Remove { peers, removed, reclaimed } => {
-                self.remove_peers(peers, removed, *reclaimed, since, world)
+            Request::Remove { dead, is_begun, reclaimed } => {
+                self.remove_peers(dead, is_begun, *reclaimed, since, world)
             }
             Request::Prime => match self.obstacle(world) {
                 Some(error) => Step::Blocked(error),
@@ -264,8 +279,18 @@ impl Ipam {
         if self.state.universe.is_none() {
             return Some(AllocationError::NotStarted { waiting: self.election_obstacle(world) });
         }
+        if self.state.admitted.is_none() {
+            return Some(AllocationError::NotStarted { waiting: self.admission_obstacle(world) });
+        }
         let waiting_for = self.awaited().iter().map(|peer| self.label(*peer, world)).collect();
         Some(AllocationError::Unconfirmed { waiting_for })
+    }
+
+    /// The same, or that we are about to leave.
+    fn giving_obstacle(&self, world: World<'_>) -> Option<AllocationError> {
+        let leaving =
+            || AllocationError::NotStarted { waiting: "this router is giving its space away to leave".to_owned() };
+        self.obstacle(world).or_else(|| self.is_leaving.then(leaving))
     }
 
     fn allocate(&mut self, owner: &str, subnets: &[Subnet], given: &mut Vec<u128>, world: World<'_>) -> Step {
@@ -275,7 +300,7 @@ impl Ipam {
                 addresses.push(subnet.with_prefix(at));
                 continue;
             }
-            if let Some(error) = self.obstacle(world) {
+            if let Some(error) = self.giving_obstacle(world) {
                 return Step::Blocked(error);
             }
             let mut parts = self.state.claims.within(subnet.usable());
@@ -316,13 +341,13 @@ impl Ipam {
                 continue;
             }
             if self.is_ours_to_give(net.addr()) && self.state.claims.get(at).is_none() {
-                return match self.obstacle(world) {
+                return match self.giving_obstacle(world) {
                     Some(error) => Step::Blocked(error),
                     None => Step::Lacks { range: Range::single(at), whole: true, net: *net },
                 };
             }
             if self.is_ours_to_give(net.addr())
-                && let Some(error) = self.obstacle(world)
+                && let Some(error) = self.giving_obstacle(world)
             {
                 return Step::Blocked(error);
             }
@@ -345,26 +370,33 @@ impl Ipam {
         known.chain(dead.map(|(id, _)| *id)).collect()
     }
 
-    /// Refuses to remove whom nobody knows, or who is there.
-    fn check_absent(&self, peers: &[String], world: World<'_>) -> Result<(), AllocationError> {
+    /// Whom to remove; refuses whom nobody knows, or who is there.
+    fn absent(&self, peers: &[String], world: World<'_>) -> Result<Vec<(MemberId, PeerLabel)>, AllocationError> {
+        let mut all = Vec::new();
         for text in peers {
             let meant = self.meant(text, world);
             if meant.is_empty() {
                 return Err(AllocationError::NoSuchPeer(text.clone()));
             }
-            if let Some(alive) =
-                meant.iter().find(|id| world.reachable.contains(&id.name) && world.id(id.name) == Some(**id))
-            {
-                return Err(AllocationError::PeerAlive(self.label(alive.name, world)));
-            }
+            all.extend(meant.into_iter().map(|id| (id, self.label(id.name, world))));
         }
-        Ok(())
+        match self.alive(&all, world) {
+            Some(label) => Err(AllocationError::PeerAlive(label)),
+            None => Ok(all),
+        }
+    }
+
+    /// One of these who is there, in the life that was meant or a later one with the same data.
+    fn alive(&self, meant: &[(MemberId, PeerLabel)], world: World<'_>) -> Option<PeerLabel> {
+        let is_there = |id: &MemberId| world.reachable.contains(&id.name) && world.is_heard(*id);
+        let mut alive = meant.iter().filter(|(id, _)| id.name == self.name || is_there(id));
+        alive.next().map(|(_, label)| label.clone())
     }
 
     fn remove_peers(
         &mut self,
-        peers: &[String],
-        removed: &mut Option<Vec<(MemberId, PeerLabel)>>,
+        dead: &[(MemberId, PeerLabel)],
+        is_begun: &mut bool,
         reclaimed: u128,
         since: Time,
         world: World<'_>,
@@ -372,15 +404,12 @@ impl Ipam {
         if let Some(error) = self.obstacle(world) {
             return Step::Blocked(error);
         }
-        let dead = match removed {
-            Some(dead) => dead,
-            None => {
-                let meant: Vec<MemberId> = peers.iter().flat_map(|text| self.meant(text, world)).collect();
-                let dead: Vec<_> = meant.into_iter().map(|id| (id, self.label(id.name, world))).collect();
-                dead.iter().for_each(|(id, _)| self.hear_removed(*id));
-                removed.insert(dead)
+        if !std::mem::replace(is_begun, true) {
+            if let Some(label) = self.alive(dead, world) {
+                return Step::Done(Err(AllocationError::PeerAlive(label)));
             }
-        };
+            dead.iter().for_each(|(id, _)| self.hear_removed(*id));
+        }
         let is_settled = |id: &MemberId| self.state.removed.get(id).is_none_or(|grave| grave.settled);
         let mut answer = Removal {
             removed: dead.iter().map(|(_, label)| label.clone()).collect(),
@@ -410,7 +439,7 @@ impl Ipam {
     /// Tells those who wait for a removal how much was taken over.
     pub(super) fn reclaimed_for(&mut self, reclaim: &super::entry::Reclaim, addresses: u128) {
         for pending in self.pending.values_mut() {
-            if let Request::Remove { removed: Some(dead), reclaimed, .. } = &mut pending.request
+            if let Request::Remove { dead, reclaimed, .. } = &mut pending.request
                 && dead.iter().any(|(id, _)| reclaim.removed.contains(id))
             {
                 *reclaimed = reclaimed.saturating_add(addresses);
@@ -419,20 +448,21 @@ impl Ipam {
     }
 
     fn leave(&mut self, world: World<'_>) -> Step {
+        if let Some(told) = self.left_at.map(|at| at + FAREWELL).filter(|told| *told > self.now) {
+            self.look_at(told);
+            return Step::Blocked(deadline_error("the others to hear of it"));
+        }
         if self.state.universe.is_none() || self.state.left {
             return Step::Done(Ok(AddressAnswer::Done));
         }
         if let Some(error) = self.obstacle(world) {
             return Step::Blocked(error);
         }
-        self.state.allotments = super::allotment::Allotments::default();
-        self.unkept = true;
         let is_alone = self.state.known.is_empty();
         match self.give_all(world) {
             _ if is_alone => {}
-            Some(true) => return Step::Blocked(deadline_error("another peer to take the space")),
             Some(false) if self.state.gifts.is_empty() => {}
-            Some(false) => return Step::Blocked(deadline_error("another peer to take the space")),
+            Some(_) => return Step::Blocked(deadline_error("another peer to take the space")),
             None => {
                 let peers = self.awaited().iter().map(|peer| self.label(*peer, world)).collect();
                 return Step::Blocked(AllocationError::Unreachable { peers });
@@ -440,8 +470,13 @@ impl Ipam {
         }
         self.full = false;
         self.state.left = true;
+        self.state.allotments = Allotments::default();
         self.changed();
-        Step::Done(Ok(AddressAnswer::Done))
+        if is_alone {
+            return Step::Done(Ok(AddressAnswer::Done));
+        }
+        self.left_at = Some(self.now);
+        self.leave(world)
     }
 }
 

@@ -46,21 +46,30 @@ impl Ipam {
         if self.full || self.state.left || self.state.universe.is_none() {
             return false;
         }
-        let known = self.state.known.iter().map(|(name, known)| MemberId { name: *name, life: known.life });
-        let there: BTreeSet<PeerName> =
-            known.filter(|member| world.is_there(*member)).map(|member| member.name).collect();
-        self.question.asked.retain(|peer| there.contains(peer));
-        for peer in there.iter().copied() {
-            if self.question.asked.len() < ASKED {
-                self.question.asked.insert(peer);
-            }
-        }
-        let is_vouched = if there.is_empty() { self.may_go_on(world) } else { self.is_vouched(world) };
+        self.choose_whom_to_ask(world);
+        let by_all = self.question.asked.is_empty();
+        let is_vouched = if by_all { self.may_go_on(world) } else { self.is_vouched(world) };
         let is_fine = is_vouched && !self.state.is_removed(self.own_id());
         if is_fine {
+            self.state.settle_notes(by_all);
             self.become_full();
         }
         is_vouched
+    }
+
+    /// Full members that are there; those next to us by name, so that not all ask the same ones.
+    fn choose_whom_to_ask(&mut self, world: World<'_>) {
+        let known = &self.state.known;
+        let is_there = |name: &PeerName| {
+            known.get(name).is_some_and(|known| world.is_there(MemberId { name: *name, life: known.life }))
+        };
+        let asked = &mut self.question.asked;
+        asked.retain(is_there);
+        if asked.len() < ASKED {
+            let next = known.range(self.name..).chain(known.range(..self.name)).map(|(name, _)| *name);
+            let more: Vec<PeerName> = next.filter(|name| !asked.contains(name) && is_there(name)).take(ASKED).collect();
+            asked.extend(more.into_iter().take(ASKED - asked.len()));
+        }
     }
 
     /// We are a member.
@@ -77,12 +86,14 @@ impl Ipam {
             return false;
         }
         let verdicts: Vec<Verdict> = answers.iter().map(|answer| answer.verdict).collect();
-        let graves: BTreeSet<MemberId> = answers.iter().flat_map(|answer| answer.removed.iter().copied()).collect();
-        for grave in graves.into_iter().filter(|grave| !self.state.is_removed(*grave)).collect::<Vec<_>>() {
-            if grave != self.own_id() {
-                self.state.bury(grave, true);
-                self.unkept = true;
-            }
+        let settled: BTreeSet<MemberId> = answers.iter().flat_map(|answer| answer.removed.iter().copied()).collect();
+        let unsettled: BTreeSet<MemberId> =
+            answers.iter().flat_map(|answer| answer.unsettled.iter().copied()).collect();
+        let is_other = |grave: &MemberId| *grave != self.own_id();
+        let graves = settled.iter().map(|grave| (*grave, true)).chain(unsettled.iter().map(|grave| (*grave, false)));
+        let graves: Vec<_> = graves.filter(|(grave, _)| is_other(grave)).collect();
+        for (grave, settled) in graves {
+            self.unkept |= self.state.learn_burial(grave, settled);
         }
         self.judge(&verdicts, true)
     }
@@ -114,8 +125,7 @@ impl Ipam {
         if self.state.admitted.is_none() {
             return false;
         }
-        let is_new_seed = self.state.version <= 1 && !self.was_kept;
-        if self.state.known.is_empty() || is_new_seed {
+        if self.state.known.is_empty() || self.is_new_seed {
             let alone_at = if world.targets.count == 0 { self.started_at } else { self.started_at + ALONE_AFTER };
             if alone_at > self.now {
                 self.look_at(alone_at);
@@ -134,39 +144,63 @@ impl Ipam {
     /// Those who ask us whether they are members are so, from now on, if nothing speaks against it: noted before it is told.
     pub(super) fn acknowledge(&mut self, world: World<'_>) -> bool {
         let mut changed = false;
-        for (peer, _) in self.vouches(world) {
-            let Some(id) = world.id(peer) else { continue };
-            let Some(asking) = world.member(peer).and_then(Member::asking) else { continue };
+        for (id, asking) in self.to_be_answered(world) {
             let is_fine = matches!(self.verdict(id, asking), Verdict::Known(_)) && !self.state.is_known(id);
-            changed |= is_fine && self.admit(id);
+            changed |= is_fine && if self.full { self.admit(id) } else { self.note(id) };
         }
         changed
     }
 
+    /// Notes a life that we vouch for together with everybody; whether it was not noted.
+    fn note(&mut self, id: MemberId) -> bool {
+        let known = self.state.known.get_mut(&id.name).filter(|known| known.noted != Some(id.life));
+        let is_new = known.map(|known| known.noted = Some(id.life)).is_some();
+        self.unkept |= is_new;
+        is_new
+    }
+
     /// What we say of those who ask.
     pub(super) fn vouches(&self, world: World<'_>) -> Vec<(PeerName, Vouch)> {
+        let vouch = |(id, asking): (MemberId, &Asking)| {
+            let verdict = self.verdict(id, asking);
+            let (removed, unsettled) = (self.state.graves(true), self.state.graves(false));
+            (id.name, Vouch { nonce: asking.nonce, verdict, removed, unsettled })
+        };
+        self.to_be_answered(world).into_iter().map(vouch).collect()
+    }
+
+    /// Those who ask us, with what they ask.
+    fn to_be_answered<'a>(&self, world: World<'a>) -> Vec<(MemberId, &'a Asking)> {
         let is_returning = |peer: &&PeerName| {
             let standing = world.member(**peer).map(|member| &member.standing);
             matches!(standing, Some(Standing::Returning(_))) && world.reachable.contains(*peer)
         };
-        let own = (!self.full).then_some(&self.name);
-        let mut first: Vec<PeerName> = self.seekers.iter().filter(is_returning).chain(own).copied().collect();
-        first.sort_unstable();
-        first.truncate(RETURNING_FIRST);
+        let mut first = BTreeSet::new();
+        if !self.full {
+            first.extend(self.seekers.iter().filter(is_returning).take(RETURNING_FIRST).copied());
+            first.extend(self.state.admitted.map(|_| self.name));
+            while first.len() > RETURNING_FIRST {
+                first.pop_last();
+            }
+        }
+        // Nobody of whom we know went on elsewhere.
+        let is_back = |peer: &PeerName| {
+            let asking = world.member(*peer).and_then(Member::asking);
+            world.reachable.contains(peer) && asking.is_some_and(|asking| asking.asked.is_empty())
+        };
+        let are_all_back = !self.full && !self.state.left && self.state.known.keys().all(is_back);
         let answer = |peer: &PeerName| {
             let member = world.member(*peer)?;
             let asking = member.asking()?;
             let is_asked = if self.full {
                 asking.asked.contains(&self.name)
             } else {
-                self.state.admitted.is_some() && asking.asked.is_empty() && first.contains(peer)
+                are_all_back && asking.asked.is_empty() && first.contains(peer)
             };
             let id = MemberId { name: *peer, life: member.life };
             // Another life of it is known as a member: it learns of that and says that it is over, or not.
             let is_answerable = !matches!(member.standing, Standing::Joining(_)) || self.state.is_known(id);
-            (is_asked && is_answerable).then(|| {
-                (*peer, Vouch { nonce: asking.nonce, verdict: self.verdict(id, asking), removed: self.state.graves() })
-            })
+            (is_asked && is_answerable).then_some((id, asking))
         };
         self.seekers.iter().filter_map(answer).collect()
     }
@@ -192,7 +226,9 @@ impl Ipam {
         self.state.universe = before.universe;
         self.state.removed = before.removed;
         self.state.known = before.known;
-        self.state.known.values_mut().for_each(|known| (known.given, known.taken) = (0, 0));
+        self.state.settle_notes(false);
+        // Reclaims of one name have one count, so that a promise to one of the old line is over by what the new one tells.
+        self.state.reclaims = before.reclaims;
         self.state.allotments = before.allotments;
         self.state.bury(old, false);
         self.full = false;
@@ -207,6 +243,7 @@ impl Ipam {
     /// The operator says that nobody declared us dead.
     pub(super) fn confirm_alone(&mut self) {
         if !self.full && self.state.admitted.is_some() && !self.state.left {
+            self.state.settle_notes(true);
             self.become_full();
         }
     }

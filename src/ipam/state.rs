@@ -72,20 +72,21 @@ fn first_bytes<const N: usize>(hash: Sha256) -> [u8; N] {
 pub(super) struct Known {
     /// Its life.
     pub(super) life: Life,
+    /// A later life that we vouched for while nobody was a full member. It counts if we go on by the word of all; members
+    /// that go on know better.
+    pub(super) noted: Option<Life>,
     /// What people call it, once heard.
     pub(super) nickname: Option<Nickname>,
     /// The largest version heard.
     pub(super) version: u64,
-    /// Gifts given to it so far.
-    pub(super) given: u64,
-    /// Gifts taken from it so far.
+    /// The number of the last gift taken from it.
     pub(super) taken: u64,
 }
 
 impl Known {
     /// A member of which nothing but its life is known.
     pub(super) fn new(life: Life) -> Self {
-        Self { life, nickname: None, version: 0, given: 0, taken: 0 }
+        Self { life, noted: None, nickname: None, version: 0, taken: 0 }
     }
 }
 
@@ -98,6 +99,8 @@ pub(super) struct Promise {
     pub(super) number: u64,
     /// The ranges.
     pub(super) ranges: Vec<Range>,
+    /// The dead whose space is taken over by it.
+    pub(super) removed: Vec<MemberId>,
 }
 
 /// All that is kept.
@@ -129,10 +132,12 @@ pub(super) struct State {
     pub(super) reclaim: Option<Reclaim>,
     /// Reclaims of ours so far.
     pub(super) reclaims: u64,
+    /// The last of them that all consented to.
+    pub(super) reclaimed: u64,
     /// Promises to others' reclaims.
     pub(super) promises: BTreeMap<PeerName, Promise>,
-    /// Wants of ours so far.
-    pub(super) wants: u64,
+    /// Gifts of this line so far.
+    pub(super) given: u64,
     /// Who has which addresses.
     pub(super) allotments: Allotments,
 }
@@ -144,6 +149,8 @@ pub(super) struct Grave {
     pub(super) order: u64,
     /// Its space is taken over.
     pub(super) settled: bool,
+    /// The number of the last gift taken from it: it may come back in a later life, with gifts that it did not know taken.
+    pub(super) taken: u64,
 }
 
 impl State {
@@ -163,8 +170,9 @@ impl State {
             removed: BTreeMap::new(),
             reclaim: None,
             reclaims: 0,
+            reclaimed: 0,
             promises: BTreeMap::new(),
-            wants: 0,
+            given: 0,
             allotments: Allotments::default(),
         }
     }
@@ -177,9 +185,12 @@ impl State {
 
     /// The last life of a peer's line that is over.
     pub(super) fn last_grave(&self, member: MemberId) -> Option<Life> {
+        self.graves_of_line(member).next_back().map(|(grave, _)| grave.life)
+    }
+
+    fn graves_of_line(&self, member: MemberId) -> impl DoubleEndedIterator<Item = (&MemberId, &Grave)> {
         let first = MemberId { life: Life::first(member.life.0), ..member };
-        let line = first..=MemberId { life: member.life.last(), ..member };
-        self.removed.range(line).next_back().map(|(grave, _)| grave.life)
+        self.removed.range(first..=MemberId { life: member.life.last(), ..member })
     }
 
     /// Whether a peer in this life is a member.
@@ -189,13 +200,17 @@ impl State {
 
     /// Buries a member; the oldest settled graves are forgotten when there are too many.
     pub(super) fn bury(&mut self, member: MemberId, settled: bool) {
-        let order = self.removed.values().map(|grave| grave.order).max().unwrap_or(0) + 1;
-        let grave = self.removed.entry(member).or_insert(Grave { order, settled });
-        grave.settled |= settled;
         let is_it = |life: Life| life.is_of_line(member.life) && life <= member.life;
-        if self.known.get(&member.name).is_some_and(|known| is_it(known.life)) {
+        let order = self.removed.values().map(|grave| grave.order).max().unwrap_or(0) + 1;
+        let grave = self.removed.entry(member).or_insert(Grave { order, settled, taken: 0 });
+        grave.settled |= settled;
+        if let Some(known) = self.known.get(&member.name).filter(|known| is_it(known.life)) {
+            grave.taken = known.taken;
             self.known.remove(&member.name);
-            self.gifts.retain(|to, gift| *to != member.name || !gift.life.is_of_line(member.life));
+        }
+        // By then its later lives know, and take nothing that was given to this one.
+        if grave.settled {
+            self.gifts.retain(|to, gift| *to != member.name || !is_it(gift.life));
         }
         self.promises.retain(|by, promise| *by != member.name || !is_it(promise.life));
         while self.removed.len() > GRAVES_MAX {
@@ -205,9 +220,36 @@ impl State {
         }
     }
 
-    /// Members that were removed, in order.
-    pub(super) fn graves(&self) -> Vec<MemberId> {
-        self.removed.keys().copied().collect()
+    /// We are a member again: whether by the word of all, or else of those who were members all the time.
+    pub(super) fn settle_notes(&mut self, by_all: bool) {
+        for known in self.known.values_mut() {
+            let noted = known.noted.take().filter(|_| by_all);
+            known.life = noted.map_or(known.life, |noted| noted.max(known.life));
+        }
+    }
+
+    /// Buries a member of whom somebody else says that it is dead; whether that was new.
+    pub(super) fn learn_burial(&mut self, member: MemberId, settled: bool) -> bool {
+        let is_new = match self.removed.get(&member) {
+            Some(grave) => settled && !grave.settled,
+            None => !self.is_removed(member),
+        };
+        if is_new {
+            self.bury(member, settled);
+        }
+        is_new
+    }
+
+    /// Takes a peer that is nobody yet into the list of members.
+    pub(super) fn welcome(&mut self, member: MemberId) {
+        let taken = self.graves_of_line(member).map(|(_, grave)| grave.taken).max().unwrap_or(0);
+        self.known.insert(member.name, Known { taken, ..Known::new(member.life) });
+    }
+
+    /// Members that were removed, in order, whose space is taken over, or is not.
+    pub(super) fn graves(&self, settled: bool) -> Vec<MemberId> {
+        let graves = self.removed.iter().filter(|(_, grave)| grave.settled == settled);
+        graves.map(|(member, _)| *member).collect()
     }
 
     /// Lives of a peer that are over.
@@ -228,10 +270,11 @@ impl State {
         self.claims.insert(range, epoch);
     }
 
-    /// Whether we own, or have given to somebody who does not have it yet, any of this.
+    /// Whether we own, or have given to somebody who does not have it yet and lives, any of this.
     pub(super) fn holds_any(&self, range: Range) -> bool {
-        let gifts = self.gifts.values().flat_map(|gift| &gift.ranges);
-        self.claims.overlaps(range) || gifts.into_iter().any(|(given, _)| given.intersection(range).is_some())
+        let valid = self.gifts.iter().filter(|(to, gift)| !self.is_removed(MemberId { name: **to, life: gift.life }));
+        let mut given = valid.flat_map(|(_, gift)| &gift.ranges);
+        self.claims.overlaps(range) || given.any(|(given, _)| given.intersection(range).is_some())
     }
 
     /// How much of our own is free, of IPv4 and of IPv6.
@@ -312,6 +355,19 @@ mod tests {
         (1..=GRAVES_MAX + 1).for_each(|n| state.bury(member(n), true));
         assert!(state.is_removed(member(0)) && !state.is_removed(member(1)) && !state.is_removed(member(2)));
         assert!(state.is_removed(member(GRAVES_MAX)));
+    }
+
+    #[test]
+    fn who_comes_back_after_its_burial_has_its_gifts_taken_no_second_time() {
+        let mut state = State::fresh(Vec::new(), Life(1));
+        let back = MemberId { life: member(1).life.next(), ..member(1) };
+        state.welcome(member(1));
+        state.known.get_mut(&back.name).unwrap().taken = 7;
+        state.bury(member(1), false);
+        state.bury(member(1), true);
+        assert!(!state.is_known(back) && !state.is_removed(back));
+        state.welcome(back);
+        assert_eq!(state.known[&back.name], Known { taken: 7, ..Known::new(back.life) });
     }
 
     proptest! {

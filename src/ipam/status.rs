@@ -85,6 +85,16 @@ impl Ipam {
         )
     }
 
+    /// Why we are not a member yet, in words.
+    pub(super) fn admission_obstacle(&self, world: World<'_>) -> String {
+        let members: Vec<String> = self.awaited().iter().map(|peer| self.label(*peer, world).to_string()).collect();
+        let members = if members.is_empty() { "a peer that has addresses".to_owned() } else { members.join(", ") };
+        format!(
+            "this router was never admitted by those that share the ranges; waiting for {members}; if they are gone for \
+             good: `weft reset` and launch again all that wait like this one"
+        )
+    }
+
     /// Who may give out how much, as far as known.
     fn shares(&self, world: World<'_>) -> Vec<PeerShare> {
         let mut owned: BTreeMap<PeerName, Vec<Range>> = BTreeMap::new();

@@ -22,8 +22,12 @@ use weft::{
     time::Time,
 };
 
-/// Between comparisons of digests with one neighbour.
+/// Between comparisons with one neighbour; jittered by half.
 const COMPARE: Duration = Duration::from_millis(1000);
+/// A neighbour is sent no digest more often than this, as in a node.
+const DIGEST_INTERVAL: Duration = Duration::from_millis(200);
+/// Deltas that are known again, as in a node.
+const SEEN_MAX: usize = 64;
 /// States stored before the newest that a disk may be set back to.
 const HISTORY: usize = 40;
 /// Happenings that are remembered.
@@ -34,15 +38,25 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// What travels.
 #[derive(Clone, Debug)]
 enum Message {
-    Delta(Vec<u8>),
-    Digest(Vec<u8>),
+    Delta(Arc<[u8]>),
+    Digest(Arc<[u8]>),
+    /// A number that is equal where digests are.
+    Hash(u64),
 }
 
 #[derive(Clone, Debug)]
 enum Happening {
-    Arrives { from: usize, message: Message, sent_by: u64 },
+    Arrives {
+        from: usize,
+        message: Message,
+        sent_by: u64,
+    },
     Wake,
     Compare,
+    /// A neighbour is sent our digest.
+    Tell {
+        to: usize,
+    },
 }
 
 /// What went over the links.
@@ -69,6 +83,9 @@ struct Host {
     targets: Targets,
     wake: Option<Time>,
     compares: bool,
+    seen: VecDeque<Arc<[u8]>>,
+    /// When each neighbour was sent a digest last, or will be.
+    digests: BTreeMap<usize, Time>,
 }
 
 /// A request that was made.
@@ -179,6 +196,8 @@ impl Fleet {
         host.starts += 1;
         host.entries = Entries::new(host.name, Incarnation(host.starts << 20));
         host.changed.clear();
+        host.seen.clear();
+        host.digests.clear();
         let config = AllocationConfig { kept, ..self.config.clone() };
         let nickname = format!("host{id}").parse().unwrap();
         host.ipam = Some(Ipam::new(host.name, nickname, config, entropy, self.now));
@@ -263,11 +282,12 @@ impl Fleet {
 
     pub(crate) fn run_until(&mut self, limit: Duration, mut done: impl FnMut(&Self) -> bool) -> bool {
         let until = self.now + limit;
+        let step = (limit / 100).max(Duration::from_millis(500));
         while !done(self) {
             if self.now >= until {
                 return false;
             }
-            self.run(Duration::from_millis(500));
+            self.run(step);
         }
         true
     }
@@ -286,7 +306,12 @@ impl Fleet {
                 self.hosts[id].compares = false;
                 self.compare(id);
             }
-            Happening::Arrives { from, message, .. } => self.receive(id, from, message),
+            Happening::Tell { to } => {
+                for digest in self.hosts[id].entries.digest(|_| true) {
+                    self.send(id, to, &Message::Digest(digest.into()));
+                }
+            }
+            Happening::Arrives { from, message, .. } => self.receive(id, from, &message),
         }
     }
 
@@ -296,63 +321,82 @@ impl Fleet {
         }
         let host = &self.hosts[id];
         let neighbour = host.neighbours[self.rng.random_range(0..host.neighbours.len().max(1))];
-        for digest in host.entries.digest(|_| true) {
-            self.send(id, neighbour, Message::Digest(digest));
-        }
+        let hash = host.entries.digest_hash(|_| true);
+        self.send(id, neighbour, &Message::Hash(hash));
         let wait = COMPARE.mul_f64(0.5 + self.rng.random::<f64>());
         self.schedule(wait, id, Happening::Compare);
     }
 
-    fn receive(&mut self, id: usize, from: usize, message: Message) {
+    fn receive(&mut self, id: usize, from: usize, message: &Message) {
         match message {
+            Message::Hash(hash) => {
+                if self.hosts[id].entries.digest_hash(|_| true) != *hash {
+                    self.owe_digest(id, from);
+                }
+            }
             Message::Digest(digest) => {
-                let repair = self.hosts[id].entries.delta_since(&digest, |_| true).unwrap();
+                let repair = self.hosts[id].entries.delta_since(digest, |_| true).unwrap();
                 for delta in repair.deltas {
-                    self.send(id, from, Message::Delta(delta));
+                    self.send(id, from, &Message::Delta(delta.into()));
                 }
                 if repair.behind {
-                    self.send_digest(id, from);
+                    self.owe_digest(id, from);
                 }
             }
-            Message::Delta(delta) => {
-                let host = &mut self.hosts[id];
-                let merged = host.entries.merge(&delta).unwrap();
-                host.changed.extend(merged.changed.iter().map(|(peer, _)| *peer));
-                if let Some(above) = merged.outdated_self {
-                    let entropy = Entropy::seeded([7; 32]);
-                    for delta in host.entries.restart(above, &entropy) {
-                        self.flood(id, None, &delta);
-                    }
-                }
-                if let Some(forward) = merged.forward {
-                    self.flood(id, Some(from), &forward);
-                }
-                if merged.gap {
-                    self.send_digest(id, from);
-                }
-                if !self.hosts[id].changed.is_empty() {
-                    self.update(id);
-                }
-            }
+            Message::Delta(delta) => self.merge(id, from, delta),
         }
     }
 
-    fn send_digest(&mut self, id: usize, to: usize) {
-        for digest in self.hosts[id].entries.digest(|_| true) {
-            self.send(id, to, Message::Digest(digest));
+    fn merge(&mut self, id: usize, from: usize, delta: &Arc<[u8]>) {
+        let host = &mut self.hosts[id];
+        if host.seen.contains(delta) {
+            return;
+        }
+        let merged = host.entries.merge(delta).unwrap();
+        host.changed.extend(merged.changed.iter().map(|(peer, _)| *peer));
+        if !merged.gap {
+            host.seen.push_front(delta.clone());
+            host.seen.truncate(SEEN_MAX);
+        }
+        if let Some(above) = merged.outdated_self {
+            let entropy = Entropy::seeded([7; 32]);
+            for delta in self.hosts[id].entries.restart(above, &entropy) {
+                self.flood(id, None, delta);
+            }
+        }
+        if let Some(forward) = merged.forward {
+            self.flood(id, Some(from), forward);
+        }
+        if merged.gap {
+            self.owe_digest(id, from);
+        }
+        if !self.hosts[id].changed.is_empty() {
+            self.update(id);
         }
     }
 
-    fn flood(&mut self, id: usize, except: Option<usize>, delta: &[u8]) {
+    fn owe_digest(&mut self, id: usize, to: usize) {
+        let last = self.hosts[id].digests.get(&to).copied();
+        if last.is_some_and(|at| at > self.now) {
+            return;
+        }
+        let due = last.map_or(self.now, |at| self.now.max(at + DIGEST_INTERVAL));
+        let wait = due.since(self.now) + Duration::from_micros(1);
+        self.hosts[id].digests.insert(to, self.now + wait);
+        self.schedule(wait, id, Happening::Tell { to });
+    }
+
+    fn flood(&mut self, id: usize, except: Option<usize>, delta: Vec<u8>) {
+        let message = Message::Delta(delta.into());
         for to in self.hosts[id].neighbours.clone() {
             if Some(to) != except {
-                self.send(id, to, Message::Delta(delta.to_vec()));
+                self.send(id, to, &message);
             }
         }
     }
 
-    fn send(&mut self, id: usize, to: usize, message: Message) {
-        if self.groups[id] != self.groups[to] || self.rng.random_bool(self.faults.loss) {
+    fn send(&mut self, id: usize, to: usize, message: &Message) {
+        if self.groups[id] != self.groups[to] || !self.runs(to) || self.rng.random_bool(self.faults.loss) {
             return;
         }
         let copies = if self.rng.random_bool(self.faults.repeated) { 2 } else { 1 };
@@ -388,6 +432,7 @@ impl Fleet {
                 IpamOutput::Set(key, value) => host.entries.set(key, value).unwrap(),
                 IpamOutput::Unset(key) => host.entries.remove(&key),
                 IpamOutput::Forget(peer) => {
+                    host.seen.clear();
                     host.entries.remove_origin(peer);
                     None
                 }
@@ -402,7 +447,7 @@ impl Fleet {
                 }
             };
             if let Some(delta) = delta {
-                self.flood(id, None, &delta);
+                self.flood(id, None, delta);
             }
         }
         let Some(at) = self.hosts[id].ipam.as_ref().and_then(Ipam::deadline) else { return };
@@ -491,6 +536,8 @@ impl Host {
             targets: Targets { count: 1, peers: Vec::new() },
             wake: None,
             compares: false,
+            seen: VecDeque::new(),
+            digests: BTreeMap::new(),
         }
     }
 

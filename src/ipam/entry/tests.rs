@@ -33,12 +33,17 @@ fn member(standing: Standing) -> Member {
         free: [20, 128],
         want: is_founded.then_some(Want { number: 8, donor: peer(2), range: range(100), whole: true }),
         reclaims_over: 3,
+        reclaimed: 2,
     }
 }
 
 fn elector(slice: u32, peers: Option<Vec<PeerName>>, accepted: Option<Vec<MemberId>>) -> Standing {
     let ballot = Ballot { round: 4, by: peer(3) };
     Standing::Elector(Elector { slice, peers, promised: ballot, accepted: accepted.map(|founders| (ballot, founders)) })
+}
+
+fn vouch(verdict: Verdict, removed: usize, unsettled: usize) -> Vouch {
+    Vouch { nonce: 1, verdict, removed: ids(removed), unsettled: ids(unsettled) }
 }
 
 /// One of each kind, as large as it may be.
@@ -59,6 +64,7 @@ fn values() -> Vec<Value> {
     values.extend([
         Value::Claim { last: u128::MAX, epoch: Epoch(u32::MAX) },
         Value::Gift(Gift {
+            by: Life(u64::MAX),
             life: Life(u64::MAX),
             number: u64::MAX,
             want: u64::MAX,
@@ -66,9 +72,9 @@ fn values() -> Vec<Value> {
         }),
         Value::Number { life: Life(u64::MAX), number: u64::MAX },
         Value::Lives(vec![Life(u64::MAX); LIVES_MAX]),
-        Value::Vouch(Vouch { nonce: 1, verdict: Verdict::Known(u64::MAX), removed: ids(GRAVES_MAX) }),
-        Value::Vouch(Vouch { nonce: 1, verdict: Verdict::Unknown, removed: Vec::new() }),
-        Value::Vouch(Vouch { nonce: 1, verdict: Verdict::Removed, removed: Vec::new() }),
+        Value::Vouch(vouch(Verdict::Known(u64::MAX), GRAVES_MAX - REMOVED_MAX, REMOVED_MAX)),
+        Value::Vouch(vouch(Verdict::Unknown, 0, 0)),
+        Value::Vouch(vouch(Verdict::Removed, 0, 0)),
         Value::Reclaim(Reclaim {
             number: u64::MAX,
             epoch: Epoch(u32::MAX),
@@ -124,7 +130,7 @@ fn what_an_origin_may_not_say_is_refused() {
     assert!(refused(peer(1), &Value::Founding(ids(FOUNDERS_MAX + 1))));
     assert!(refused(peer(1), &Value::Lives(vec![Life(1); LIVES_MAX + 1])));
     let backwards = Range { first: 2, last: 1 };
-    let gift = Gift { life: Life(1), number: 1, want: 0, ranges: vec![(backwards, Epoch(1))] };
+    let gift = Gift { by: Life(2), life: Life(1), number: 1, want: 0, ranges: vec![(backwards, Epoch(1))] };
     assert!(refused(peer(1), &Value::Gift(gift)));
 }
 

@@ -88,6 +88,8 @@ struct MemberWire {
     want: Option<WantWire>,
     #[prost(uint64, tag = "13")]
     reclaims_over: u64,
+    #[prost(uint64, tag = "14")]
+    reclaimed: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -156,6 +158,8 @@ pub(in crate::ipam) struct GiftWire {
     want: u64,
     #[prost(message, repeated, tag = "4")]
     ranges: Vec<RangeWire>,
+    #[prost(fixed64, tag = "5")]
+    by: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -182,6 +186,8 @@ struct VouchWire {
     version: u64,
     #[prost(message, repeated, tag = "4")]
     removed: Vec<MemberIdWire>,
+    #[prost(message, repeated, tag = "5")]
+    unsettled: Vec<MemberIdWire>,
 }
 
 /// A reclaim; the same in gossip and in what is kept.
@@ -278,6 +284,7 @@ impl From<&Member> for MemberWire {
                 whole: want.whole,
             }),
             reclaims_over: member.reclaims_over,
+            reclaimed: member.reclaimed,
         }
     }
 }
@@ -312,6 +319,7 @@ fn member_from_wire(origin: PeerName, wire: MemberWire) -> Result<Member, Malfor
         free: [free(wire.free_v4)?, free(wire.free_v6)?],
         want: wire.want.map(|want| want_from_wire(origin, want)).transpose()?,
         reclaims_over: wire.reclaims_over,
+        reclaimed: wire.reclaimed,
     })
 }
 
@@ -374,7 +382,7 @@ fn ballot_from_wire(wire: &BallotWire) -> Result<Ballot, Malformed> {
 impl From<&Gift> for GiftWire {
     fn from(gift: &Gift) -> Self {
         let ranges = gift.ranges.iter().map(|(range, epoch)| range_to_wire(*range, *epoch)).collect();
-        Self { life: gift.life.0, number: gift.number, want: gift.want, ranges }
+        Self { by: gift.by.0, life: gift.life.0, number: gift.number, want: gift.want, ranges }
     }
 }
 
@@ -384,7 +392,7 @@ impl TryFrom<GiftWire> for Gift {
     fn try_from(wire: GiftWire) -> Result<Self, Malformed> {
         let ranges = bounded(wire.ranges, PARTS_MAX)?;
         let ranges = ranges.iter().map(range_from_wire).collect::<Result<_, _>>()?;
-        Ok(Self { life: Life(wire.life), number: wire.number, want: wire.want, ranges })
+        Ok(Self { by: Life(wire.by), life: Life(wire.life), number: wire.number, want: wire.want, ranges })
     }
 }
 
@@ -395,7 +403,8 @@ impl From<&Vouch> for VouchWire {
             Verdict::Unknown => (2, 0),
             Verdict::Removed => (3, 0),
         };
-        Self { nonce: vouch.nonce, verdict, version, removed: ids_to_wire(&vouch.removed) }
+        let (removed, unsettled) = (ids_to_wire(&vouch.removed), ids_to_wire(&vouch.unsettled));
+        Self { nonce: vouch.nonce, verdict, version, removed, unsettled }
     }
 }
 
@@ -406,7 +415,8 @@ fn vouch_from_wire(wire: VouchWire) -> Result<Vouch, Malformed> {
         3 => Verdict::Removed,
         _ => return Err(Malformed("an unknown verdict")),
     };
-    Ok(Vouch { nonce: wire.nonce, verdict, removed: ids_from_wire(wire.removed, GRAVES_MAX)? })
+    let (removed, unsettled) = (ids_from_wire(wire.removed, GRAVES_MAX)?, ids_from_wire(wire.unsettled, GRAVES_MAX)?);
+    Ok(Vouch { nonce: wire.nonce, verdict, removed, unsettled })
 }
 
 impl From<&Reclaim> for ReclaimWire {
