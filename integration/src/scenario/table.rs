@@ -29,7 +29,7 @@ pub fn text(records: &[Record]) -> String {
     let (others, pairs): (Vec<_>, Vec<_>) =
         records.iter().partition(|record| [GUEST, ENGINE].contains(&record.column.as_str()));
     let rows: BTreeSet<&str> = pairs.iter().map(|record| record.row.as_str()).collect();
-    let width = rows.iter().map(|row| row.len()).max().unwrap_or(0) + 2;
+    let width = records.iter().map(|record| record.row.len()).max().unwrap_or(0) + 2;
     let mut text = format!("{:width$}", "");
     for column in &COLUMNS {
         let _ = write!(text, "{:14}", column.name);
