@@ -6,6 +6,8 @@
 
 #[path = "allocators/fleet.rs"]
 mod fleet;
+#[path = "allocators/model.rs"]
+mod model;
 
 use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
