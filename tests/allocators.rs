@@ -7,6 +7,8 @@
 
 #[path = "allocators/fleet.rs"]
 mod fleet;
+#[path = "allocators/model.rs"]
+mod model;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
