@@ -1,7 +1,7 @@
 //! Allocators by the dozen: random operations over faulty links, with an eye that sees all.
 //!
-//! All storms together are a million operations. `WEFT_SEED=n` starts from another seed, and `WEFT_ALLOCATOR_FACTOR=n` runs
-//! n times as many seeds; so another ten million: `WEFT_SEED=1000 WEFT_ALLOCATOR_FACTOR=10 cargo test -p weft --test allocators`.
+//! Five hosts do 600 000 operations. `WEFT_SEED=n` starts from another seed, and `WEFT_ALLOCATOR_FACTOR=n` runs
+//! n times as many seeds: `WEFT_SEED=1000 WEFT_ALLOCATOR_FACTOR=10 cargo test -p weft --test allocators -- --include-ignored`.
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -33,6 +33,9 @@ struct Storm {
     owners: Vec<BTreeMap<String, Option<u64>>>,
     /// Hosts whose data were lost or given up, and that have not come back as members yet.
     fresh: Vec<bool>,
+    /// Hosts that ran in a part of the network since it was last whole for a while. One may have vouched for another there,
+    /// and those that vouched must not all be declared dead before somebody else has heard: the decision assumes it.
+    apart: Vec<bool>,
     calm_since: Duration,
     operations: u64,
     named: u64,
@@ -46,7 +49,16 @@ impl Storm {
         assert!(fleet.run_until(30 * SECOND, |fleet| (0..count).all(|id| fleet.status(id).state == "ready")));
         let owners = vec![BTreeMap::new(); count];
         let range = range.parse().unwrap();
-        Self { fleet, owners, fresh: vec![false; count], calm_since: Duration::ZERO, operations: 0, named: 0, range }
+        Self {
+            fleet,
+            owners,
+            fresh: vec![false; count],
+            apart: vec![false; count],
+            calm_since: Duration::ZERO,
+            operations: 0,
+            named: 0,
+            range,
+        }
     }
 
     fn run(&mut self, operations: u64) {
@@ -62,6 +74,10 @@ impl Storm {
     }
 
     fn operate(&mut self) {
+        if !self.is_whole() || self.is_calm() {
+            let is_whole = self.is_whole();
+            self.fleet.living().into_iter().for_each(|id| self.apart[id] = !is_whole);
+        }
         let id = self.fleet.rng.random_range(0..self.fleet.len());
         let luck: f64 = self.fleet.rng.random();
         if !self.fleet.runs(id) {
@@ -72,12 +88,17 @@ impl Storm {
             }
             return;
         }
+        // What all hosts hear of is as rare among many as it is for each of few.
+        let rare = (10.0 / self.fleet.len() as f64).min(1.0);
         match luck {
             _ if luck < 0.5 => self.allocate(id),
             _ if luck < 0.93 => self.free(id),
-            _ if luck < 0.98 => self.claim(id),
-            _ if luck < 0.984 => self.crash(id),
-            _ if luck < 0.985 => self.leave(id),
+            _ if luck < 0.93 + 0.05 * rare => self.claim(id),
+            _ if luck < 0.98 => {}
+            _ if luck < 0.98 + 0.004 * rare => self.crash(id),
+            _ if luck < 0.984 => {}
+            _ if luck < 0.984 + 0.001 * rare => self.leave(id),
+            _ if luck < 0.985 => {}
             _ if luck < 0.986 => self.part(),
             _ if luck < 0.988 => self.heal(),
             _ => {}
@@ -139,7 +160,7 @@ impl Storm {
 
     fn start_again(&mut self, id: usize) {
         let luck: f64 = self.fleet.rng.random();
-        let is_whole = self.fleet.groups.iter().all(|group| *group == 0);
+        let is_whole = self.is_whole();
         let few_fresh = self.fresh.iter().filter(|fresh| **fresh).count() * 3 < self.fleet.len();
         let kept = if luck < 0.1 && few_fresh {
             self.lose(id);
@@ -153,6 +174,10 @@ impl Storm {
             self.fleet.kept(id, 0)
         };
         self.fleet.start(id, kept);
+    }
+
+    fn is_whole(&self) -> bool {
+        self.fleet.groups.iter().all(|group| *group == 0)
     }
 
     fn is_calm(&self) -> bool {
@@ -177,7 +202,11 @@ impl Storm {
         let most = if self.fleet.rng.random_bool(0.3) { 4 } else { 1 };
         let others = (0..self.fleet.len()).filter(|other| *other != id && !self.fleet.runs(*other));
         let dead: Vec<usize> = [id].into_iter().chain(others).collect();
-        let dead: Vec<usize> = dead.into_iter().filter(|id| known.contains(&self.fleet.name(*id))).take(most).collect();
+        let dead: Vec<usize> = dead
+            .into_iter()
+            .filter(|id| !self.apart[*id] && known.contains(&self.fleet.name(*id)))
+            .take(most)
+            .collect();
         if !dead.is_empty() {
             dead.iter().for_each(|id| self.empty(*id));
             let peers = dead.iter().map(|id| self.fleet.name(*id).to_string()).collect();
@@ -278,15 +307,17 @@ fn storm(count: usize, range: &str, operations: u64, seeds: u64) {
 
 #[test]
 fn five_hosts_never_give_an_address_twice_and_lose_none() {
-    storm(5, "10.0.0.0/24", 25_000, 16);
+    storm(5, "10.0.0.0/24", 25_000, 24);
 }
 
 #[test]
+#[ignore = "takes minutes: not shown yet"]
 fn fifty_hosts_never_give_an_address_twice_and_lose_none() {
-    storm(50, "10.0.0.0/20", 10_000, 4);
+    storm(50, "10.0.0.0/20", 75_000, 4);
 }
 
 #[test]
+#[ignore = "takes minutes: not shown yet"]
 fn two_hundred_hosts_never_give_an_address_twice_and_lose_none() {
-    storm(200, "10.0.0.0/18", 5_000, 1);
+    storm(200, "10.0.0.0/18", 100_000, 1);
 }
