@@ -450,6 +450,7 @@ impl Node {
             return false;
         };
         let changed: Vec<PeerName> = reached.symmetric_difference(self.routes.reachable()).copied().collect();
+        self.exchange.exhume_addresses(&changed);
         self.reachability_changed(changed);
         for &peer in &outcome.changed {
             self.path_changed(peer, now);
@@ -490,7 +491,7 @@ impl Node {
         self.drop_peer(peer, now);
         self.exchange.forget(peer);
         if !self.addresses.remembers(peer) {
-            self.exchange.forget_addresses(peer);
+            self.exchange.bury_addresses(peer);
         }
         self.routes.forget(peer);
     }

@@ -55,12 +55,14 @@ pub struct Replica<K, V> {
     name: PeerName,
     own: Origin<K, V>,
     others: BTreeMap<PeerName, Origin<K, V>>,
+    /// How far those said something who are buried.
+    buried: BTreeMap<PeerName, Known>,
 }
 
 impl<K: Replicated + Ord, V: Replicated> Replica<K, V> {
     /// An empty state of the peer `name`, living its `incarnation`.
     pub fn new(name: PeerName, incarnation: Incarnation) -> Self {
-        Self { name, own: Origin::new(incarnation, Seq::START), others: BTreeMap::new() }
+        Self { name, own: Origin::new(incarnation, Seq::START), others: BTreeMap::new(), buried: BTreeMap::new() }
     }
 
     /// Which life of ours this is.
@@ -142,6 +144,7 @@ impl<K: Replicated + Ord, V: Replicated> Replica<K, V> {
                 Fit::New => {
                     forward.push(delta.clone());
                     let name = delta.name;
+                    self.buried.remove(&name);
                     let origin =
                         self.others.entry(name).or_insert_with(|| Origin::new(Incarnation::default(), Seq::ZERO));
                     let keys = origin.absorb(delta);
@@ -160,6 +163,22 @@ impl<K: Replicated + Ord, V: Replicated> Replica<K, V> {
     pub fn remove_origin(&mut self, name: PeerName) -> Vec<K> {
         let removed = self.others.remove(&name);
         removed.iter().flat_map(Origin::iter).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Forgets all of another peer, for good: what is still on its way, or what others have not forgotten yet, is not taken
+    /// again, or it would go round for ever. More than it had said is, and all once it is [exhumed](Self::exhume).
+    pub fn bury(&mut self, name: PeerName) {
+        if let Some(origin) = self.others.remove(&name) {
+            self.buried.insert(name, (origin.incarnation, origin.seq));
+        }
+        if self.buried.len() > ORIGINS_MAX {
+            self.buried.pop_first();
+        }
+    }
+
+    /// Takes again whatever a buried peer says: it may have come back.
+    pub fn exhume(&mut self, name: PeerName) {
+        self.buried.remove(&name);
     }
 
     /// All origins, ourselves included, in the order of names.
@@ -204,12 +223,14 @@ impl<K: Replicated + Ord, V: Replicated> Replica<K, V> {
     }
 
     fn is_behind(&self, name: PeerName, known: Known) -> bool {
-        self.state(name).is_none_or(|origin| (origin.incarnation, origin.seq) < known)
+        let ours = self.state(name).map(|origin| (origin.incarnation, origin.seq));
+        ours.or_else(|| self.buried.get(&name).copied()).is_none_or(|ours| ours < known)
     }
 
     fn fit(&self, delta: &OriginDelta<K, V>) -> Fit {
         match self.others.get(&delta.name) {
             Some(origin) => origin.fit(delta),
+            None if self.buried.get(&delta.name).is_some_and(|said| (delta.incarnation, delta.to) <= *said) => Fit::Old,
             None if delta.base == Seq::ZERO => Fit::New,
             None => Fit::Gap,
         }

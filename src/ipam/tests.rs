@@ -137,7 +137,7 @@ impl Peers {
                 IpamOutput::Keep(bytes) => peer.kept = Some(bytes.to_vec()),
                 IpamOutput::Set(key, value) => peer.told.extend(peer.entries.set(key, value).unwrap()),
                 IpamOutput::Unset(key) => peer.told.extend(peer.entries.remove(&key)),
-                IpamOutput::Forget(other) => drop(peer.entries.remove_origin(other)),
+                IpamOutput::Forget(other) => peer.entries.bury(other),
                 IpamOutput::Answer(number, answer) => drop(peer.answers.insert(number, answer)),
                 IpamOutput::Happened(_) => {}
             }

@@ -193,7 +193,7 @@ impl Node {
         match output {
             IpamOutput::Set(key, value) => self.tell_address(key, Some(value)),
             IpamOutput::Unset(key) => self.tell_address(key, None),
-            IpamOutput::Forget(peer) => self.exchange.forget_addresses(peer),
+            IpamOutput::Forget(peer) => self.exchange.bury_addresses(peer),
             IpamOutput::Answer(id, result) => self.answer_request(id, result),
             // These were not held back.
             IpamOutput::Keep(_) | IpamOutput::Happened(_) => {}

@@ -165,10 +165,17 @@ impl Exchange {
         Ok(())
     }
 
-    /// Forgets what a peer said of addresses.
-    pub(super) fn forget_addresses(&mut self, peer: PeerName) {
-        self.seen.clear();
-        self.addresses.replica.remove_origin(peer);
+    /// Forgets what a peer said of addresses, until it comes back.
+    pub(super) fn bury_addresses(&mut self, peer: PeerName) {
+        self.addresses.replica.bury(peer);
+    }
+
+    /// These peers came or went.
+    pub(super) fn exhume_addresses(&mut self, peers: &[PeerName]) {
+        if !peers.is_empty() {
+            self.seen.clear();
+        }
+        peers.iter().for_each(|peer| self.addresses.replica.exhume(*peer));
     }
 
     /// Tells all what we are now.

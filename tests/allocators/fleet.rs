@@ -434,8 +434,7 @@ impl Fleet {
                 IpamOutput::Set(key, value) => host.entries.set(key, value).unwrap(),
                 IpamOutput::Unset(key) => host.entries.remove(&key),
                 IpamOutput::Forget(peer) => {
-                    host.seen.clear();
-                    host.entries.remove_origin(peer);
+                    host.entries.bury(peer);
                     None
                 }
                 IpamOutput::Answer(number, result) => {
@@ -519,6 +518,7 @@ impl Fleet {
             let host = &mut self.hosts[id];
             let changed: Vec<PeerName> = host.reachable.symmetric_difference(&reachable).copied().collect();
             host.reachable = reachable;
+            changed.iter().for_each(|peer| host.entries.exhume(*peer));
             if !changed.is_empty() {
                 host.changed.extend(changed);
                 let wake = Happening::Wake;

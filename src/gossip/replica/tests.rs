@@ -277,6 +277,32 @@ fn those_left_out_are_neither_advertised_nor_sent() {
 }
 
 #[test]
+fn what_a_buried_peer_said_is_not_taken_again() {
+    let (mut a, mut b, mut c) = (replica(A), replica(B), replica(C));
+    let said = set(&mut a, 1, 10);
+    for other in [&mut b, &mut c] {
+        repair(&a, other);
+    }
+    b.bury(A);
+    assert_eq!(b.origins().collect::<Vec<_>>(), [B]);
+    assert_eq!(b.merge(&said).unwrap().forward, None, "it was on its way");
+    repair(&c, &mut b);
+    assert_eq!(b.get(A, &Key(1)), None, "others still know");
+    assert!(!b.delta_since(&c.digest(|_| true).remove(0), |_| true).unwrap().behind, "and nobody is asked for it");
+
+    // It lives, and says more: all of it is asked for.
+    let more = set(&mut a, 2, 20);
+    assert!(b.merge(&more).unwrap().gap);
+    repair(&a, &mut b);
+    assert_eq!(b.entries(A).count(), 2);
+
+    b.bury(A);
+    b.exhume(A);
+    repair(&c, &mut b);
+    assert_eq!(b.entries(A).count(), 1, "as far as C knows it");
+}
+
+#[test]
 fn a_digest_shows_who_is_behind() {
     let (mut a, mut b) = (replica(A), replica(B));
     repair(&b, &mut a);

@@ -325,10 +325,9 @@ impl Hosts {
                 }
                 host.views[of] = source.views[of];
             }
-            if is_there {
-                host.reachable.insert(name(of));
-            } else {
-                host.reachable.remove(&name(of));
+            let has_changed = if is_there { host.reachable.insert(name(of)) } else { host.reachable.remove(&name(of)) };
+            if has_changed {
+                host.entries.exhume(name(of));
             }
             host.act(|ipam, world, now| ipam.update(&[name(of)].into(), world, now));
         });
@@ -411,7 +410,7 @@ impl Hosts {
                 IpamOutput::Set(key, value) => drop(host.entries.set(key, value).unwrap()),
                 IpamOutput::Unset(key) => drop(host.entries.remove(&key)),
                 // What was forgotten is not heard again, unless it is new.
-                IpamOutput::Forget(peer) => drop(host.entries.remove_origin(peer)),
+                IpamOutput::Forget(peer) => host.entries.bury(peer),
                 IpamOutput::Answer(number, answer) => {
                     if let Some(violation) = answered(&mut self.held, at, number, &answer) {
                         self.violation = Some(violation);
