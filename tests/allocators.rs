@@ -299,7 +299,6 @@ fn storm(count: usize, range: &str, operations: u64, seeds: u64) -> Damage {
         let mut storm = Storm::new(count, range, seed);
         storm.run(operations);
         storm.end();
-        println!("seed {seed}: {count} hosts, {operations} operations");
         for (_, event) in &storm.fleet.events {
             match event {
                 AddressEvent::Fenced { .. } => damage.fenced += 1,
@@ -328,6 +327,6 @@ fn fifty_hosts_never_give_an_address_twice_and_lose_none() {
 /// Among so many hosts few are declared dead within a time that a test may take.
 #[test]
 fn two_hundred_hosts_never_give_an_address_twice_and_lose_none() {
-    let Damage { fenced, reclaimed, removed } = storm(200, "10.0.0.0/18", 20_000, 1);
-    println!("{fenced} fenced, {reclaimed} ranges taken over, {removed} declared dead");
+    let Damage { removed, .. } = storm(200, "10.0.0.0/18", 20_000, 1);
+    assert!(removed > 0, "the storm was a breeze");
 }
