@@ -119,14 +119,17 @@ impl Ipam {
     }
 
     /// The dead that somebody may not know of: those whose space is not taken over yet, unless another member says so;
-    /// those that seem to live; and earlier lives of our own.
+    /// those that seem to live; and, until we are a member, earlier lives of our own.
     fn told_dead(&self, world: World<'_>) -> BTreeMap<PeerName, Vec<Life>> {
         let is_told = |dead: &MemberId| self.tellers.range(..self.name).any(|(_, told)| told.contains(dead));
         let unsettled = self.unsettled().into_iter().filter(|dead| !is_told(dead)).map(|dead| dead.name);
         let is_spokesman = self.is_spokesman(world);
         let has_left = |ghost: PeerName| world.member(ghost).is_some_and(|member| member.standing == Standing::Left);
         let seem_to_live = |ghost: &&PeerName| is_spokesman && world.reachable.contains(*ghost) && !has_left(**ghost);
-        let names: BTreeSet<PeerName> = unsettled.chain(self.ghosts.iter().filter(seem_to_live).copied()).collect();
+        let seeming = self.ghosts.iter().filter(seem_to_live).copied();
+        // Whoever takes us for an earlier one has missed its end, though it be settled, and admits no later one before.
+        let own = (!self.full && !self.state.lives_over(self.name).is_empty()).then_some(self.name);
+        let names: BTreeSet<PeerName> = unsettled.chain(seeming).chain(own).collect();
         let recent = |name: PeerName| {
             let mut lives = self.state.lives_over(name);
             let grave = |life: &Life| self.state.removed.get(&MemberId { name, life: *life });
