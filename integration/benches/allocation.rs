@@ -4,38 +4,29 @@
 //! Read from the environment: `BENCH_TRIALS` (500), `WEFT_BIN`.
 
 use std::{
-    env,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use serde_json::json;
 use weft_integration::{
-    demo::{guard, screen},
+    bench,
+    demo::screen,
     lab::{Lab, host::Host, wait::wait_for},
 };
 
-/// The argument of the process that works; the other one watches it.
-const WORKER: &str = "measure";
 /// For routers to find each other.
 const SETTLING: Duration = Duration::from_secs(20);
 /// Smallest subnets, of two usable addresses: one of the other router's for each donation.
 const SUBNET: u8 = 30;
 
 fn main() -> ExitCode {
-    // cargo adds `--bench`; nothing else is expected.
-    let works = env::args().any(|arg| arg == WORKER);
-    let result = if works { guard::watched(run) } else { guard::watch(&[WORKER], guard::sweep_leftovers) };
-    result.unwrap_or_else(|error| {
-        screen::complain(&error);
-        ExitCode::FAILURE
-    })
+    bench::main(run)
 }
 
 fn run() -> Result<bool> {
-    ensure!(nix::unistd::geteuid().is_root(), "the bench makes network namespaces: run it as root");
-    let trials = trials()?;
+    let trials = bench::number("BENCH_TRIALS", 500, 1..=10_000)?;
     let lab = Lab::new()?;
     let [a, b] = lab.hosts(["A", "B"])?;
     a.launch::<&str>(&[])?;
@@ -51,14 +42,6 @@ fn run() -> Result<bool> {
         screen::line(format_args!("{what:21} {:7.2} {:7.2} {:7.2}", at(0.5), at(0.99), at(1.0)))?;
     }
     Ok(true)
-}
-
-fn trials() -> Result<u32> {
-    let text = env::var("BENCH_TRIALS").unwrap_or_default();
-    let trials =
-        if text.is_empty() { 500 } else { text.parse().with_context(|| format!("BENCH_TRIALS is `{text}`"))? };
-    ensure!((1..=10_000).contains(&trials), "BENCH_TRIALS is {trials}: 1 to 10000 is possible");
-    Ok(trials)
 }
 
 /// How long each takes, in order of length.

@@ -9,7 +9,8 @@ use std::{env, fs::OpenOptions, io::Write, path::PathBuf, process::ExitCode};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use weft_integration::{
-    demo::{guard, screen},
+    bench,
+    demo::screen,
     lab::{
         Lab,
         cni::{Pod, Runtime},
@@ -17,8 +18,6 @@ use weft_integration::{
     spread::Spread,
 };
 
-/// The argument of the process that works; the other one watches it.
-const WORKER: &str = "measure";
 /// Calls that the first and the last line of each table are about.
 const SLICE: usize = 50;
 
@@ -33,19 +32,12 @@ struct Candidate {
 }
 
 fn main() -> ExitCode {
-    // cargo adds `--bench`; nothing else is expected.
-    let works = env::args().any(|arg| arg == WORKER);
-    let result = if works { guard::watched(run) } else { guard::watch(&[WORKER], guard::sweep_leftovers) };
-    result.unwrap_or_else(|error| {
-        screen::complain(&error);
-        ExitCode::FAILURE
-    })
+    bench::main(run)
 }
 
 fn run() -> Result<bool> {
-    ensure!(nix::unistd::geteuid().is_root(), "the bench makes network namespaces: run it as root");
-    let count = pods()?;
-    screen::line(format_args!("{count} containers on each host; {}", load()?))?;
+    let count = bench::number("BENCH_PODS", 500, 1..=2000)? as usize;
+    screen::line(format_args!("{count} containers on each host; {}", bench::load()?))?;
     let lab = Lab::new()?;
     let mut candidates = candidates(&lab)?;
     for number in 0..count {
@@ -72,7 +64,7 @@ fn run() -> Result<bool> {
         show(candidate.name, "DEL", &candidate.dels)?;
     }
     candidates.iter().try_for_each(record)?;
-    screen::line(load()?)?;
+    screen::line(bench::load()?)?;
     Ok(true)
 }
 
@@ -125,17 +117,4 @@ fn record(candidate: &Candidate) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn pods() -> Result<usize> {
-    let text = env::var("BENCH_PODS").unwrap_or_default();
-    let pods = if text.is_empty() { 500 } else { text.parse().with_context(|| format!("BENCH_PODS is `{text}`"))? };
-    ensure!((1..=2000).contains(&pods), "BENCH_PODS is {pods}: 1 to 2000 is possible");
-    Ok(pods)
-}
-
-/// Load averages (proc(5)).
-fn load() -> Result<String> {
-    let text = std::fs::read_to_string("/proc/loadavg").context("/proc/loadavg")?;
-    Ok(format!("load {} now", text.split(' ').take(3).collect::<Vec<_>>().join(" ")))
 }

@@ -8,11 +8,12 @@ mod names {
     pub(super) mod load;
 }
 
-use std::{env, net::Ipv4Addr, process::ExitCode, time::Duration};
+use std::{net::Ipv4Addr, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use weft_integration::{
-    demo::{guard, screen},
+    bench,
+    demo::screen,
     lab::{Lab, mesh::attached, resolver::Resolver, wait::wait_until},
 };
 
@@ -21,8 +22,6 @@ use names::{
     load::{Load, Measured},
 };
 
-/// The argument of the process that works; the other one watches it.
-const WORKER: &str = "measure";
 /// Names in the zone; one in sixteen that are asked for is not there.
 const NAMES: usize = 200;
 /// Queries under way at once: one for the time of each, more for the number of all.
@@ -30,18 +29,14 @@ const WINDOWS: [usize; 3] = [1, 16, 128];
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    // cargo adds `--bench`; nothing else is expected.
-    let works = env::args().any(|arg| arg == WORKER);
-    let result = if works { guard::watched(run) } else { guard::watch(&[WORKER], guard::sweep_leftovers) };
-    result.unwrap_or_else(|error| {
-        screen::complain(&error);
-        ExitCode::FAILURE
-    })
+    bench::main(run)
 }
 
 fn run() -> Result<bool> {
-    ensure!(nix::unistd::geteuid().is_root(), "the bench makes network namespaces: run it as root");
-    let (span, rounds) = (Duration::from_secs(number("BENCH_SECONDS", 3)?), number("BENCH_ROUNDS", 5)?);
+    let (span, rounds) = (
+        Duration::from_secs(bench::number("BENCH_SECONDS", 3, 1..=600)?.into()),
+        bench::number("BENCH_ROUNDS", 5, 1..=600)?,
+    );
     let lab = Lab::new()?;
     let host = lab.host("A")?;
     let (ours, theirs) = (Ipv4Addr::new(10, 32, 1, 1), Ipv4Addr::new(10, 32, 1, 2));
@@ -61,7 +56,7 @@ fn run() -> Result<bool> {
         let look = || Ok(resolver.expect("n7.weft.local", domain::base::Rtype::A, &["10.32.2.7"]).is_ok());
         wait_until("both servers have all names", PATIENCE, look)?;
     }
-    screen::line(format_args!("{NAMES} names, {rounds} rounds of {span:?}; {}", load()?))?;
+    screen::line(format_args!("{NAMES} names, {rounds} rounds of {span:?}; {}", bench::load()?))?;
     let mut all: Vec<(usize, &str, Vec<Measured>)> = Vec::new();
     for window in WINDOWS {
         all.extend([("weft", Vec::new()), ("dnsmasq", Vec::new())].map(|(name, runs)| (window, name, runs)));
@@ -85,19 +80,6 @@ fn run() -> Result<bool> {
         let lost: u64 = runs.iter().map(|run| run.lost).sum();
         screen::line(format_args!("| {window} | {name} | {rate:.0} | {p50:.0} | {p99:.0} | {lost} |"))?;
     }
-    screen::line(load()?)?;
+    screen::line(bench::load()?)?;
     Ok(true)
-}
-
-fn number(name: &str, default: u64) -> Result<u64> {
-    let text = env::var(name).unwrap_or_default();
-    let number = if text.is_empty() { default } else { text.parse().with_context(|| format!("{name} is `{text}`"))? };
-    ensure!((1..=600).contains(&number), "{name} is {number}: 1 to 600 is possible");
-    Ok(number)
-}
-
-/// Load averages (proc(5)).
-fn load() -> Result<String> {
-    let text = std::fs::read_to_string("/proc/loadavg").context("/proc/loadavg")?;
-    Ok(format!("load {} now", text.split(' ').take(3).collect::<Vec<_>>().join(" ")))
 }

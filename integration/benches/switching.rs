@@ -13,32 +13,20 @@ mod switching {
 use std::{env, fs::OpenOptions, io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result, ensure};
-use weft_integration::{
-    demo::{guard, screen},
-    spread::Spread,
-};
+use weft_integration::{bench, demo::screen, spread::Spread};
 
 use switching::{pair::Pair, trial::Trial};
 
-/// The argument of the process that works; the other one watches it.
-const WORKER: &str = "measure";
 /// Trials after which progress is told.
 const PROGRESS: u32 = 10;
 
 fn main() -> ExitCode {
-    // cargo adds `--bench`; nothing else is expected.
-    let works = env::args().any(|arg| arg == WORKER);
-    let result = if works { guard::watched(run) } else { guard::watch(&[WORKER], guard::sweep_leftovers) };
-    result.unwrap_or_else(|error| {
-        screen::complain(&error);
-        ExitCode::FAILURE
-    })
+    bench::main(run)
 }
 
 fn run() -> Result<bool> {
-    ensure!(nix::unistd::geteuid().is_root(), "the bench makes network namespaces: run it as root");
-    let count = trials()?;
-    screen::line(format_args!("{count} trials, a datagram each millisecond in both directions; {}", load()?))?;
+    let count = bench::number("BENCH_TRIALS", 50, 1..=10_000)?;
+    screen::line(format_args!("{count} trials, a datagram each millisecond in both directions; {}", bench::load()?))?;
     let pair = Pair::up()?;
     let mut all = Vec::new();
     for number in 1..=count {
@@ -56,22 +44,8 @@ fn run() -> Result<bool> {
     screen::line(spread(|trial| trial.back.silence_ms).line("to fastdp: longest silence, ms"))?;
     screen::line(spread(|trial| trial.back.lost.into()).line("to fastdp: datagrams lost"))?;
     screen::line(spread(|trial| trial.back.after_ms).line("to fastdp: after the healing, ms"))?;
-    screen::line(load()?)?;
+    screen::line(bench::load()?)?;
     Ok(true)
-}
-
-fn trials() -> Result<u32> {
-    let text = env::var("BENCH_TRIALS").unwrap_or_default();
-    let trials =
-        if text.is_empty() { 50 } else { text.parse().with_context(|| format!("BENCH_TRIALS is `{text}`"))? };
-    ensure!((1..=10_000).contains(&trials), "BENCH_TRIALS is {trials}: 1 to 10000 is possible");
-    Ok(trials)
-}
-
-/// Load averages (proc(5)).
-fn load() -> Result<String> {
-    let text = std::fs::read_to_string("/proc/loadavg").context("/proc/loadavg")?;
-    Ok(format!("load {} now", text.split(' ').take(3).collect::<Vec<_>>().join(" ")))
 }
 
 fn record(number: u32, trial: &Trial) -> Result<()> {

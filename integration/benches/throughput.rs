@@ -22,17 +22,16 @@ mod throughput {
 
 use std::{env, ffi::OsString, io, path::Path, process::ExitCode, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use weft_integration::{
-    demo::{guard, screen},
+    bench,
+    demo::screen,
     lab::wait::SLOWNESS,
     uml::{self, Ended, Guest},
 };
 
 use throughput::{candidate::Candidate, machine, measure, options::Options, table};
 
-/// The argument of the process that works; the other one watches it.
-const WORKER: &str = "measure";
 /// Names whether to measure in a guest.
 const IN_GUEST: &str = "BENCH_UML";
 /// For a guest: as a test's, and longer than any number of rounds that somebody waits for.
@@ -40,18 +39,7 @@ const GUEST_SLOWNESS: &str = "4";
 const GUEST_LIMIT: Duration = Duration::from_secs(4 * 3600);
 
 fn main() -> ExitCode {
-    // cargo adds `--bench`; nothing else is expected.
-    let works = env::args().any(|arg| arg == WORKER);
-    let is_wanted = env::var_os(IN_GUEST).is_some_and(|value| !value.is_empty());
-    let result = if works {
-        guard::watched(if is_wanted && !uml::is_here() { run_guest } else { run })
-    } else {
-        guard::watch(&[WORKER], guard::sweep_leftovers)
-    };
-    result.unwrap_or_else(|error| {
-        screen::complain(&error);
-        ExitCode::FAILURE
-    })
+    bench::main(run)
 }
 
 /// Runs this program in a guest.
@@ -65,7 +53,7 @@ fn run_guest() -> Result<bool> {
     if let Some(out) = env::var_os("BENCH_OUT").filter(|path| !path.is_empty()) {
         guest = guest.writable(Path::new(&out).parent().context("BENCH_OUT is in a directory")?);
     }
-    let command: [OsString; 2] = [own.into(), WORKER.into()];
+    let command: [OsString; 2] = [own.into(), bench::WORKER.into()];
     match guest.run(&command, &mut io::stdout(), &mut io::stderr())? {
         Ended::Status(status) => Ok(status == 0),
         Ended::TimedOut(console) | Ended::Died(console) => bail!("the guest ended before its time: {console}"),
@@ -73,7 +61,11 @@ fn run_guest() -> Result<bool> {
 }
 
 fn run() -> Result<bool> {
-    ensure!(nix::unistd::geteuid().is_root(), "the bench makes network namespaces: run it as root");
+    let is_wanted = env::var_os(IN_GUEST).is_some_and(|value| !value.is_empty());
+    if is_wanted && !uml::is_here() { run_guest() } else { measured() }
+}
+
+fn measured() -> Result<bool> {
     let options = Options::from_environment()?;
     screen::line(machine::description()?)?;
     screen::line(&options)?;
@@ -83,6 +75,6 @@ fn run() -> Result<bool> {
         candidates.iter().try_for_each(|candidate| screen::line(candidate.diagnosis()))?;
     }
     screen::line(table::of(&outcome?))?;
-    screen::line(machine::load()?)?;
+    screen::line(bench::load()?)?;
     Ok(true)
 }

@@ -3,6 +3,7 @@
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result};
+use weft_integration::bench;
 
 /// Unit of times in /proc/stat (proc(5): sysconf(_SC_CLK_TCK) is 100 on all Linux).
 const TICK: Duration = Duration::from_millis(10);
@@ -14,13 +15,7 @@ pub(crate) fn description() -> Result<String> {
     let model = model.trim_start_matches([' ', '\t', ':']);
     let cores = std::thread::available_parallelism()?;
     let kernel = read("/proc/sys/kernel/osrelease")?;
-    Ok(format!("{model}, {cores} cores, Linux {}\n{}", kernel.trim(), load()?))
-}
-
-/// Load averages (proc(5)).
-pub(crate) fn load() -> Result<String> {
-    let text = read("/proc/loadavg")?;
-    Ok(format!("load {} now", text.split(' ').take(3).collect::<Vec<_>>().join(" ")))
+    Ok(format!("{model}, {cores} cores, Linux {}\n{}", kernel.trim(), bench::load()?))
 }
 
 /// CPU time that all of the machine spent so far, the kernel's work for interrupts included (proc(5), /proc/stat).
