@@ -230,7 +230,7 @@ pub struct Ipam {
     seen_ballot: Option<Ballot>,
     /// Since when some space is nobody's.
     orphans_since: Option<Time>,
-    /// Something was heard since that was last looked for.
+    /// Something was heard, or changed with us, since that was last looked for.
     is_unsearched: bool,
     searched_at: Option<Time>,
     look_at: Option<Time>,
@@ -392,6 +392,7 @@ impl Ipam {
     fn changed(&mut self) {
         self.state.version += 1;
         self.unkept = true;
+        self.is_unsearched = true;
     }
 
     /// Looks again at this time, if it is yet to come.

@@ -80,8 +80,6 @@ mod tests {
 
         spool.add("weft/0b/eth0").unwrap();
         operator.ask(Operation::List).await.unwrap();
-        // What follows the operations before would meet the failure first.
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         host.fail_next(HostError::NftMissing);
         make_up(&spool, &operator).await;
         assert_eq!(spool.list().unwrap(), ["weft/0b/eth0"], "it could not be done");

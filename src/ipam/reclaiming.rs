@@ -168,7 +168,10 @@ impl Ipam {
 
     /// Whether to look again for space that nobody owns, for which all that everybody says is read.
     fn is_search_due(&mut self) -> bool {
-        let is_worth_it = self.is_unsearched || self.orphans_since.is_some_and(|at| at + ORPHAN_AFTER <= self.now);
+        let ripe_at = self.orphans_since.map(|since| since + ORPHAN_AFTER);
+        // Only the nearest time to look at is kept: each look names the later ones anew.
+        ripe_at.into_iter().for_each(|at| self.look_at(at));
+        let is_worth_it = self.is_unsearched || ripe_at.is_some_and(|at| at <= self.now);
         let due = self.searched_at.map_or(self.now, |at| at + SEARCH);
         if is_worth_it && due > self.now {
             self.look_at(due);

@@ -85,7 +85,7 @@ impl FakeHost {
         self.state().routes = routes;
     }
 
-    /// Lets the next call fail.
+    /// Lets the next call fail that changes something: what is asked in the background must not meet it.
     pub fn fail_next(&self, error: HostError) {
         self.state().failure = Some(error);
     }
@@ -107,6 +107,10 @@ impl FakeHost {
             None => act(&mut state),
         };
         Box::pin(ready(result))
+    }
+
+    fn tell<T: Send + 'static>(&self, look: impl FnOnce(&mut State) -> Result<T, HostError>) -> Answer<T> {
+        Box::pin(ready(look(&mut self.state())))
     }
 }
 
@@ -134,7 +138,7 @@ impl Host for FakeHost {
     }
 
     fn ports(&self) -> Answer<Vec<Port>> {
-        self.answer(|state| {
+        self.tell(|state| {
             state.bridge()?;
             let taps = state.devices.iter().map(|device| (device.clone(), None));
             let attached = state.namespaces.iter().filter(|(_, has)| !has.is_empty());
@@ -147,7 +151,7 @@ impl Host for FakeHost {
     }
 
     fn name_of(&self, container: String) -> Answer<String> {
-        self.answer(|state| state.namespace(&container).map(|_| ()).map(|()| container))
+        self.tell(|state| state.namespace(&container).map(|_| ()).map(|()| container))
     }
 
     fn attach(&self, request: AttachRequest<IpNet>) -> Answer<Vec<IpNet>> {
@@ -202,7 +206,7 @@ impl Host for FakeHost {
     }
 
     fn attachments(&self) -> Answer<Vec<Attachment>> {
-        self.answer(|state| {
+        self.tell(|state| {
             let Some(bridge) = &state.bridge else { return Ok(Vec::new()) };
             let exposed = (EXPOSED.to_owned(), bridge.mac, &state.exposed);
             let containers =
@@ -243,11 +247,11 @@ impl Host for FakeHost {
     }
 
     fn routes(&self) -> Answer<Vec<HostRoute>> {
-        self.answer(|state| Ok(state.routes.clone()))
+        self.tell(|state| Ok(state.routes.clone()))
     }
 
     fn underlay_mtu(&self, _towards: IpAddr) -> Answer<u32> {
-        self.answer(|_| Ok(1500))
+        self.tell(|_| Ok(1500))
     }
 
     fn underlay(&self) -> watch::Receiver<Underlay> {
