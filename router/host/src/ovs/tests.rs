@@ -172,12 +172,12 @@ fn what_somebody_deleted_is_mended() {
         let mended = one.with(|ovs| ovs.inspect().unwrap());
         assert!(!mended.is_empty(), "{command}");
         assert_eq!(one.with(|ovs| ovs.inspect().unwrap()), [""; 0], "after {command}: {mended:?}");
-        one.ping(&two, &format!("-c 2 -i 0.2 -s {}", MTU - 28)).unwrap_or_else(|_| panic!("{command}: {mended:?}"));
+        one.reach(&two, &format!("-s {}", MTU - 28)).unwrap_or_else(|text| panic!("{command}: {mended:?}\n{text}"));
     }
     one.place.inside(|| Datapaths::open().unwrap().remove("weft-dp").unwrap());
     let mended = one.with(|ovs| ovs.inspect().unwrap());
     assert!(mended.iter().any(|text| text == "weft-dp was not there"), "{mended:?}");
-    one.ping(&two, "-c 2 -i 0.2").unwrap();
+    one.reach(&two, "").unwrap();
     // Flows, too.
     one.with(|ovs| {
         let datapath = ovs.devices.datapath;

@@ -204,6 +204,12 @@ impl Host {
         self.ping_address(&other.inside(), options)
     }
 
+    /// Pings until two are answered: a port that was down passes frames once the kernel has noticed that it is up.
+    pub(super) fn reach(&self, other: &Self, options: &str) -> Result<(), String> {
+        let command = ping(&other.inside(), format!("-c 2 -i 0.2 -w 10 {options}").trim_end());
+        self.container.inside(move || answered(command).map(|_| ()))
+    }
+
     pub(super) fn ping_address(&self, address: &str, options: &str) -> Result<(), String> {
         let command = ping(address, options);
         self.container.inside(move || run(command))
@@ -268,8 +274,14 @@ fn ping(address: &str, options: &str) -> Command {
     command
 }
 
-fn run(mut command: Command) -> Result<(), String> {
+fn run(command: Command) -> Result<(), String> {
+    let text = answered(command)?;
+    if text.contains(" 0% packet loss") { Ok(()) } else { Err(text) }
+}
+
+/// What `ping` says if it was answered as often as it asked for.
+fn answered(mut command: Command) -> Result<String, String> {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() && text.contains(" 0% packet loss") { Ok(()) } else { Err(text) }
+    if output.status.success() { Ok(text) } else { Err(text) }
 }
