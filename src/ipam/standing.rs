@@ -4,7 +4,10 @@
 //! whether it told more than it has stored; whoever joins is known to them from then on. Where there is no full member
 //! because all were stopped, it takes all of them together to go on. Nobody gives anything out before.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     AddressEvent, Ipam,
@@ -12,10 +15,13 @@ use super::{
     state::State,
     world::World,
 };
-use crate::{entropy::Entropy, id::PeerName};
+use crate::{entropy::Entropy, id::PeerName, time::Time};
 
 /// How many full members are asked: one would do if none ever fell silent or lagged behind.
 const ASKED: usize = 3;
+/// Of whom we asked, one that has not answered for this long gives way to another, if there is one: it may be there and yet
+/// store nothing, and so say nothing.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Where nobody is a full member, this many returning peers, first by name, are answered by the others; they answer the rest.
 const RETURNING_FIRST: usize = 3;
 /// A peer that knows of no others but has targets waits this long for somebody who knows better.
@@ -25,19 +31,22 @@ const ALONE_AFTER: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug)]
 pub(super) struct Question {
     nonce: u64,
-    asked: BTreeSet<PeerName>,
+    /// Whom, and since when.
+    asked: BTreeMap<PeerName, Time>,
+    /// Who gave no answer in time.
+    passed_over: BTreeSet<PeerName>,
 }
 
 impl Question {
     pub(super) fn new(entropy: &Entropy) -> Self {
-        Self { nonce: entropy.number(), asked: BTreeSet::new() }
+        Self { nonce: entropy.number(), asked: BTreeMap::new(), passed_over: BTreeSet::new() }
     }
 }
 
 impl Ipam {
     /// What we ask, as it is told.
     pub(super) fn asking(&self) -> Asking {
-        let asked = self.question.asked.iter().copied().collect();
+        let asked = self.question.asked.keys().copied().collect();
         Asking { nonce: self.question.nonce, asked, since: self.state.admitted }
     }
 
@@ -63,13 +72,28 @@ impl Ipam {
         let is_there = |name: &PeerName| {
             known.get(name).is_some_and(|known| world.is_there(MemberId { name: *name, life: known.life }))
         };
-        let asked = &mut self.question.asked;
-        asked.retain(is_there);
-        if asked.len() < ASKED {
-            let next = known.range(self.name..).chain(known.range(..self.name)).map(|(name, _)| *name);
-            let more: Vec<PeerName> = next.filter(|name| !asked.contains(name) && is_there(name)).take(ASKED).collect();
-            asked.extend(more.into_iter().take(ASKED - asked.len()));
+        let next = known.range(self.name..).chain(known.range(..self.name)).map(|(name, _)| *name).filter(is_there);
+        let is_silent =
+            |name: PeerName, since: Time| self.now.since(since) >= ANSWER_WITHIN && self.answer(name, world).is_none();
+        let Question { mut asked, mut passed_over, .. } = self.question.clone();
+        asked.retain(|name, _| is_there(name));
+        let silent: Vec<PeerName> =
+            asked.iter().filter(|(name, since)| is_silent(**name, **since)).map(|(name, _)| *name).collect();
+        for other in next {
+            if asked.contains_key(&other) || passed_over.contains(&other) {
+                continue;
+            }
+            let in_place_of = silent.iter().find(|name| asked.contains_key(*name));
+            if let Some(name) = in_place_of {
+                asked.remove(name);
+                passed_over.insert(*name);
+            } else if asked.len() == ASKED {
+                break;
+            }
+            asked.insert(other, self.now);
         }
+        asked.values().for_each(|since| self.look_at(*since + ANSWER_WITHIN));
+        self.question = Question { asked, passed_over, ..self.question };
     }
 
     /// We are a member.
@@ -81,7 +105,7 @@ impl Ipam {
 
     /// Whether all whom we asked have answered, and for us. If against us, we are fenced.
     fn is_vouched(&mut self, world: World<'_>) -> bool {
-        let answers: Vec<&Vouch> = self.question.asked.iter().filter_map(|peer| self.answer(*peer, world)).collect();
+        let answers: Vec<&Vouch> = self.question.asked.keys().filter_map(|peer| self.answer(*peer, world)).collect();
         if answers.len() < self.question.asked.len() {
             return false;
         }

@@ -32,6 +32,8 @@ struct Peers {
     init: Init,
     now: Time,
     asked: u64,
+    /// Hears and says nothing, though it runs.
+    stuck: Option<usize>,
 }
 
 fn name(id: usize) -> PeerName {
@@ -46,7 +48,7 @@ impl Peers {
     /// Founded by the first `seeds` of them, all of whom run and have heard all.
     fn new(count: usize, seeds: usize) -> Self {
         let init = Init::Seed((0..seeds).map(name).collect());
-        let mut peers = Self { all: Vec::new(), init, now: Time::ZERO, asked: 0 };
+        let mut peers = Self { all: Vec::new(), init, now: Time::ZERO, asked: 0, stuck: None };
         (0..count).for_each(|_| peers.add());
         peers.settle();
         peers
@@ -115,7 +117,7 @@ impl Peers {
     fn update(&mut self, id: usize, changed: BTreeSet<PeerName>) {
         let targets = Targets::default();
         let peer = &mut self.all[id];
-        let Some(ipam) = &mut peer.ipam else { return };
+        let Some(ipam) = peer.ipam.as_mut().filter(|_| self.stuck != Some(id)) else { return };
         ipam.update(&changed, world(&peer.entries, &peer.reachable, &targets), self.now);
         self.perform(id);
     }
@@ -473,6 +475,34 @@ fn a_restart_is_told_by_few() {
     peers.settle();
     assert!(peers.ipam(3).full);
     assert_eq!((0..8).filter(|id| peers.all[*id].entries.get(name(*id), &Key::Knows(name(3))).is_some()).count(), 0);
+}
+
+/// One whose disk stores nothing is a member all the same, and says nothing.
+#[test]
+fn of_those_asked_a_silent_one_gives_way_to_another() {
+    let mut peers = Peers::new(5, 5);
+    peers.pass(Duration::from_secs(2));
+    peers.stop(4);
+    peers.stuck = Some(1);
+    peers.start(4);
+    peers.settle();
+    peers.catch_up(4, 0);
+    peers.pass(Duration::from_secs(4));
+    assert!(!peers.ipam(4).full, "three were asked, one of whom says nothing");
+    peers.pass(Duration::from_secs(2));
+    assert!(peers.ipam(4).full);
+    // With nobody to ask instead it waits.
+    peers.stop(3);
+    peers.stop(4);
+    peers.start(4);
+    peers.settle();
+    peers.catch_up(4, 0);
+    peers.pass(Duration::from_secs(20));
+    assert!(!peers.ipam(4).full);
+    peers.stuck = None;
+    peers.update(1, (0..5).map(name).collect());
+    peers.pass(Duration::from_secs(1));
+    assert!(peers.ipam(4).full);
 }
 
 #[test]
