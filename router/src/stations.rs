@@ -199,7 +199,25 @@ impl Stations {
         while self.tasks.join_next().await.is_some() {}
     }
 
+    /// Does what is asked, and all that waits behind it. Whoever wants to know what is plugged in gets one look's answer together:
+    /// each of many attaches at a time ends with that question, and a look takes the longer the more is plugged in.
     async fn perform(&mut self, operation: Operation) {
+        let mut asking = Vec::new();
+        asking.extend(self.begin_operation(operation));
+        while let Ok(next) = self.operations.try_recv() {
+            asking.extend(self.begin_operation(next));
+        }
+        if asking.is_empty() {
+            return;
+        }
+        let seen = self.compare().await;
+        for answer in asking {
+            let _ = answer.send(seen.clone());
+        }
+    }
+
+    /// Begins what takes its own time; returns whom to tell what is plugged in.
+    fn begin_operation(&mut self, operation: Operation) -> Option<oneshot::Sender<Outcome<Vec<Attachment>>>> {
         match operation {
             Operation::Attach(request, answer) => {
                 self.spawn(|worker| async move { worker.answer(worker.attach(request), answer).await });
@@ -219,10 +237,9 @@ impl Stations {
             Operation::RemoveEndpoint(name, answer) => {
                 self.spawn(|worker| async move { worker.answer(worker.remove_endpoint(name), answer).await });
             }
-            Operation::List(answer) => {
-                let _ = answer.send(self.compare().await);
-            }
+            Operation::List(answer) => return Some(answer),
         }
+        None
     }
 
     fn spawn<F: Future<Output = ()> + Send + 'static>(&mut self, work: impl FnOnce(Worker) -> F) {

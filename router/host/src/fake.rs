@@ -47,6 +47,7 @@ struct State {
     unmasqueraded: Vec<IpNet>,
     routes: Vec<HostRoute>,
     failure: Option<HostError>,
+    looks: usize,
 }
 
 impl Default for FakeHost {
@@ -83,6 +84,11 @@ impl FakeHost {
     /// Changes where the host's own routes lead.
     pub fn set_routes(&self, routes: Vec<HostRoute>) {
         self.state().routes = routes;
+    }
+
+    /// How often it was asked what is plugged in.
+    pub fn looks(&self) -> usize {
+        self.state().looks
     }
 
     /// Lets the next call fail that changes something: what is asked in the background must not meet it.
@@ -207,6 +213,7 @@ impl Host for FakeHost {
 
     fn attachments(&self) -> Answer<Vec<Attachment>> {
         self.tell(|state| {
+            state.looks += 1;
             let Some(bridge) = &state.bridge else { return Ok(Vec::new()) };
             let exposed = (EXPOSED.to_owned(), bridge.mac, &state.exposed);
             let containers =

@@ -284,3 +284,18 @@ async fn a_claim_is_repeated_until_the_network_has_started() {
     stage.stop.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn those_who_ask_at_a_time_are_answered_by_one_look() {
+    let stage = Stage::set(ranges(), &[], &[("c1", "10.32.0.1/16")]).await;
+    stage.scan().await;
+    let before = stage.host.looks();
+    let ask = |_| {
+        let operator = stage.operator.clone();
+        tokio::spawn(async move { operator.ask(Operation::List).await })
+    };
+    for asked in (0..12).map(ask).collect::<Vec<_>>() {
+        assert_eq!(asked.await.unwrap().unwrap().len(), 1);
+    }
+    assert_eq!(stage.host.looks() - before, 1);
+}
