@@ -53,9 +53,7 @@ impl Edge {
 
     pub(super) fn ports(&self) -> Result<Vec<Port>, HostError> {
         let (bridge, _) = self.our_bridge()?;
-        let links = self.netlink.links()?;
-        let mut ports: Vec<Port> =
-            links.into_iter().filter(|link| link.controller == Some(bridge.index)).map(port).collect();
+        let mut ports: Vec<Port> = self.netlink.ports(&bridge)?.into_iter().map(port).collect();
         ports.sort_by(|a, b| a.device.cmp(&b.device));
         Ok(ports)
     }
@@ -87,7 +85,7 @@ impl Edge {
     /// which was given at attach or by somebody else.
     fn spread_mtu(&self, bridge: &Link, before: u32) -> Result<(), HostError> {
         let follows = |link: &Link| link.mtu != bridge.mtu && (link.mtu == before || link.mtu > bridge.mtu);
-        for link in self.netlink.links()?.iter().filter(|link| link.controller == Some(bridge.index)) {
+        for link in &self.netlink.ports(bridge)? {
             let Some(mark) = link.alias.as_deref().and_then(Mark::parse) else { continue };
             if follows(link) {
                 self.netlink.set_mtu(link, bridge.mtu)?;

@@ -148,8 +148,8 @@ impl Edge {
     /// The host's sides of what is attached under a name.
     fn named(&self, name: &str) -> Result<Vec<Link>, HostError> {
         let Some(bridge) = self.bridge_if_there()? else { return Ok(Vec::new()) };
-        let mut links = self.netlink.links()?;
-        links.retain(|link| link.controller == Some(bridge.index) && container_of(link).as_deref() == Some(name));
+        let mut links = self.netlink.ports(&bridge)?;
+        links.retain(|link| container_of(link).as_deref() == Some(name));
         Ok(links)
     }
 
@@ -168,8 +168,7 @@ impl Edge {
 
     /// All containers on the bridge: those that are there now, with addresses that are at most [`FRESH`] old.
     pub(super) fn plugged(&self, bridge: &Link) -> Result<Vec<Plugged>, HostError> {
-        let mut links = self.netlink.links()?;
-        links.retain(|link| link.controller == Some(bridge.index));
+        let links = self.netlink.ports(bridge)?;
         let mut known = std::mem::take(&mut *self.seen.borrow_mut());
         let mut seen = BTreeMap::new();
         for outside in links {

@@ -7,7 +7,7 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     link::{
         BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth, InfoVxlan,
-        LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
     },
     nsid::{NsidAttribute, NsidMessage},
 };
@@ -64,7 +64,23 @@ pub(crate) struct Veth<'a> {
 impl Netlink {
     /// All devices of the namespace.
     pub(crate) fn links(&self) -> Result<Vec<Link>, HostError> {
-        let answers = self.list("list devices", RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+        self.links_with(Vec::new())
+    }
+
+    /// The ports of a bridge.
+    pub(crate) fn ports(&self, bridge: &Link) -> Result<Vec<Link>, HostError> {
+        let mut links = self.links_with(vec![LinkAttribute::Controller(bridge.index)])?;
+        // A kernel that does not know the filter lists all.
+        links.retain(|link| link.controller == Some(bridge.index));
+        Ok(links)
+    }
+
+    /// Those that the kernel chooses by `filter`, without their counters, which would be most of the answer.
+    fn links_with(&self, mut filter: Vec<LinkAttribute>) -> Result<Vec<Link>, HostError> {
+        filter.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let mut message = LinkMessage::default();
+        message.attributes = filter;
+        let answers = self.list("list devices", RouteNetlinkMessage::GetLink(message))?;
         Ok(answers.into_iter().filter_map(link).collect())
     }
 
