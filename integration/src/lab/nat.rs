@@ -61,12 +61,14 @@ impl Gateway {
         switch::addresses(*self.lock())
     }
 
-    /// Takes other outer addresses, those of number `index`; translations made so far are forgotten by the kernel.
+    /// Takes other outer addresses, those of number `index`, at another Ethernet address: the kernel forgets earlier translations,
+    /// but on a busy machine some time later, and would pass until then what neighbours still send to the old address.
     pub fn move_to(&self, index: u8) -> Result<()> {
         let mut outer = self.lock();
         // In this order: with the first address of a subnet the kernel removes all others of it.
         self.outer_address("del", *outer)?;
         self.outer_address("add", index)?;
+        self.namespace.ip(&format!("link set dev wan address 02:00:00:00:99:{index:02x}\n"))?;
         *outer = index;
         Ok(())
     }
