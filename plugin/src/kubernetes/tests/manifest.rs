@@ -187,7 +187,10 @@ fn the_router_finds_namespaces_where_runtimes_say_they_are() {
     let containers = daemon_set.spec.unwrap().template.spec.unwrap().containers;
     let router = containers.into_iter().find(|container| container.name == "router").unwrap();
     let netns = router.volume_mounts.unwrap().into_iter().find(|mount| mount.name == "netns").unwrap();
-    assert_eq!((netns.mount_path.as_str(), netns.mount_propagation.as_deref()), ("/run/netns", Some("HostToContainer")));
+    assert_eq!(
+        (netns.mount_path.as_str(), netns.mount_propagation.as_deref()),
+        ("/run/netns", Some("HostToContainer"))
+    );
 
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("image");
