@@ -17,8 +17,11 @@ CNI_TOOLS := podman:podman ctr:containerd runc:runc busybox:busybox-static /usr/
 # The same for what is tested with Docker engines, which the tests start and stop themselves.
 ENGINE_TOOLS := dockerd:docker.io runc:runc iptables:iptables busybox:busybox-static
 
-.PHONY: help deps uml-deps cni-deps engine-deps root build release image docker-plugin demo lab lab-down test bench bench-uml \
-        bench-switching bench-names bench-cni bench-allocation fuzz lint
+# And what a Kubernetes cluster is tried with, besides these and its own programs.
+CLUSTER_TOOLS := etcd:etcd-server docker-registry:docker-registry conntrack:conntrack openssl:openssl
+
+.PHONY: help deps uml-deps cni-deps engine-deps root build release image docker-plugin demo lab lab-down test kubernetes-trial \
+        bench bench-uml bench-switching bench-names bench-cni bench-allocation fuzz lint
 
 help: ## Show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -112,6 +115,10 @@ test: root uml-deps cni-deps engine-deps build ## Run all tests: unit, property,
 	fi; \
 	"$$CARGO_TARGET_DIR/debug/table" || true; \
 	exit $$status
+
+kubernetes-trial: root cni-deps engine-deps release ## Try docs/kubernetes.md on a cluster of the programs in KUBERNETES (integration/kubernetes/README.md)
+	$(call install_optional,$(CLUSTER_TOOLS),PARTS OF THE CLUSTER)
+	integration/kubernetes/trial.sh "$(KUBERNETES)"
 
 bench: root release ## Measure Weft beside raw veth and kernel VXLAN (BENCH_SECONDS, BENCH_ROUNDS, BENCH_UNDERLAY, BENCH_ONLY, BENCH_OUT)
 	cargo bench -p weft-integration --bench throughput

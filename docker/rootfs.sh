@@ -7,6 +7,8 @@ root=$1; shift
 rm -rf "$root"
 mkdir -p "$root"/{usr/bin,etc,run,tmp,var/lib/weft,proc,sys,dev}
 ln -s usr/bin "$root/bin"
+# Container runtimes call what is in /run by /var/run, too.
+ln -s ../run "$root/var/run"
 for program in "$@"; do
     path=$(command -v "$program")
     # Without its debugging symbols, most of its size.

@@ -6,6 +6,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::flags::{LogFormat, LogLevel};
 
+/// What fails in these libraries comes back to us as an error, and we say what it means, once.
+const SILENT: &str = "kube_client=off,kube_runtime=off";
+
 /// Starts logging. Libraries log warnings at most, however much is asked for: their details drown ours.
 pub(crate) fn start(level: LogLevel, format: LogFormat) {
     let (ours, theirs) = match level {
@@ -16,7 +19,7 @@ pub(crate) fn start(level: LogLevel, format: LogFormat) {
         LogLevel::Error => ("error", "error"),
     };
     let crates = ["weft", "weft_router", "weft_host", "weft_plugin"].map(|name| format!("{name}={ours}")).join(",");
-    let filter = EnvFilter::new(format!("{theirs},{crates}"));
+    let filter = EnvFilter::new(format!("{theirs},{SILENT},{crates}"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     match format {
         LogFormat::Text => {

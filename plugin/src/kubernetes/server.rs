@@ -32,6 +32,8 @@ use super::{
 
 /// How long a call may take.
 const DEADLINE: Duration = Duration::from_secs(15);
+/// Whose the fields are that we write.
+const MANAGER: &str = "weft";
 /// The status of a watch from before what the server remembers.
 const GONE: u16 = 410;
 
@@ -115,8 +117,8 @@ impl Server {
                 "lastTransitionTime": now,
             }]},
         });
-        let (params, patch) = (PatchParams::default(), Patch::Strategic(patch));
-        within("announcing the router at its node", self.nodes.patch_status(node, &params, &patch)).await.map(|_| ())
+        let patch = Patch::Strategic(patch);
+        within("announcing the router at its node", self.nodes.patch_status(node, &as_us(), &patch)).await.map(|_| ())
     }
 
     /// The record.
@@ -141,8 +143,13 @@ impl Server {
     }
 
     async fn write(&self, call: &'static str, patch: Value) -> Result<(), ServerError> {
-        within(call, self.maps.patch(RECORD, &PatchParams::default(), &Patch::Merge(patch))).await.map(|_| ())
+        within(call, self.maps.patch(RECORD, &as_us(), &Patch::Merge(patch))).await.map(|_| ())
     }
+}
+
+/// Names us as who wrote, for people who look at an object's `managedFields`.
+fn as_us() -> PatchParams {
+    PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() }
 }
 
 async fn within<T>(call: &'static str, answer: impl Future<Output = kube::Result<T>>) -> Result<T, ServerError> {

@@ -177,6 +177,9 @@ async fn a_ready_router_is_announced_and_on_record() {
     eventually("the router is on record", || record(&server) == lines(&[(A, "a")])).await;
     rounds(&server).await;
     assert_eq!(server.calls("PATCH "), 2, "it is said once");
+    let objects = ["nodes/a/status", "namespaces/default/configmaps/weft-peers"];
+    let by_weft = objects.map(|object| server.calls(&format!("PATCH /api/v1/{object}?&fieldManager=weft")));
+    assert_eq!(by_weft, [1, 1], "whose fields these are");
 }
 
 #[tokio::test]

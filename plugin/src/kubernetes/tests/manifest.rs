@@ -1,7 +1,7 @@
 //! The manifest and the Helm chart: that an API server takes every key of them, that both say the same, and that a sidecar may do
 //! what it does. What Helm does with its `if` and `range` is not run here.
 
-use std::{collections::BTreeMap, fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
 
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
@@ -178,6 +178,25 @@ fn the_processes_of_a_node_agree_where_things_are() {
     for name in all.keys() {
         assert!(mounts(name).iter().all(|(volume, _)| volumes.contains(volume)), "{name}");
     }
+}
+
+/// containerd and CRI-O name a pod's namespace by `/var/run/netns/…`, which is a link on their side.
+#[test]
+fn the_router_finds_namespaces_where_runtimes_say_they_are() {
+    let daemon_set: DaemonSet = typed(&manifest(), "DaemonSet");
+    let containers = daemon_set.spec.unwrap().template.spec.unwrap().containers;
+    let router = containers.into_iter().find(|container| container.name == "router").unwrap();
+    let netns = router.volume_mounts.unwrap().into_iter().find(|mount| mount.name == "netns").unwrap();
+    assert_eq!(
+        (netns.mount_path.as_str(), netns.mount_propagation.as_deref()),
+        ("/run/netns", Some("HostToContainer"))
+    );
+
+    let dir = tempfile::tempdir().unwrap();
+    let image = dir.path().join("image");
+    let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docker/rootfs.sh");
+    assert!(Command::new(script).arg(&image).arg("cat").status().unwrap().success());
+    assert_eq!(fs::canonicalize(image.join("var/run")).unwrap(), fs::canonicalize(image.join("run")).unwrap());
 }
 
 /// What the manifest allows a sidecar.
