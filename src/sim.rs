@@ -4,10 +4,15 @@
 //! a failure is found again by its seed. TCP is a pair of ordered, lossless streams which break when the network
 //! between two hosts stays cut; UDP loses, delays and reorders.
 
+pub mod course;
 mod host;
 mod kernel;
 mod nat;
 mod network;
+pub mod optimum;
+pub mod outcome;
+pub mod scenario;
+mod survey;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -19,7 +24,7 @@ use std::{
 use host::{Host, Outbox};
 use kernel::Kernel;
 pub use nat::Nat;
-pub use network::Network;
+pub use network::{Network, Way};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{

@@ -14,6 +14,7 @@ use weft_router::{
 use crate::{
     flags::{LogFormat, LogLevel, RouterFlags},
     settings,
+    sim::Sim,
 };
 
 /// One encrypted Ethernet over any set of hosts.
@@ -183,6 +184,8 @@ pub(crate) enum Verb {
     },
     /// Run beside the router of a Kubernetes node: tells it of the other nodes, and the cluster of it
     Kubernetes(Kubernetes),
+    /// Simulate routers on a described or recorded network, and tell how well they find their ways: needs no router
+    Sim(Box<Sim>),
     /// Print a new network secret, for `--password-file`
     Secret,
     /// Print the version

@@ -19,6 +19,7 @@ mod process;
 mod reset;
 mod router;
 mod settings;
+mod sim;
 mod status;
 mod stop;
 mod targets;
@@ -70,6 +71,7 @@ fn run(cli: Cli, matches: &clap::ArgMatches) -> anyhow::Result<()> {
         Verb::DnsArgs => names::args(&globals.client()?),
         Verb::SetupCni { bin_dir, conf_dir } => cni::setup(&bin_dir, &conf_dir),
         Verb::Kubernetes(kubernetes) => kubernetes::kubernetes(kubernetes, &globals),
+        Verb::Sim(what) => sim::sim(*what),
         Verb::Secret => manual::secret(),
         Verb::Version => manual::version(),
         Verb::Completions { shell } => manual::completions(shell),

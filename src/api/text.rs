@@ -6,10 +6,14 @@
 //! move a terminal's cursor.
 
 mod ipam;
+#[cfg(feature = "sim")]
+mod simulation;
 
 use std::fmt;
 
 pub use self::ipam::{explanation, ipam};
+#[cfg(feature = "sim")]
+pub use self::simulation::simulation;
 use super::{Connection, ConnectionState, Direction, DnsServer, Endpoint, NameLine, Path, Peer, Report, TargetStatus};
 use crate::id::{Nickname, PeerName};
 

@@ -54,6 +54,11 @@ impl Nat {
         SocketAddr::new(self.outer, given)
     }
 
+    /// Whence the world sees what comes from this port of a host; None while nothing has come.
+    pub(super) fn shown(&self, host: HostId, port: u16) -> Option<SocketAddr> {
+        self.given.get(&(host, port)).map(|given| SocketAddr::new(self.outer, *given))
+    }
+
     pub(super) fn inward(&self, port: u16, from: SocketAddr) -> Option<HostId> {
         let is_known = self.known.contains(&(port, from));
         self.given.iter().find(|(_, given)| is_known && **given == port).map(|((host, _), _)| *host)
