@@ -75,7 +75,7 @@ impl Netlink {
         Ok(links)
     }
 
-    /// Those that the kernel chooses by `filter`, without their counters, which would be most of the answer.
+    /// Those that the kernel chooses by `filter`, without their counters, which would be a fifth of the answer.
     fn links_with(&self, mut filter: Vec<LinkAttribute>) -> Result<Vec<Link>, HostError> {
         filter.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
         let mut message = LinkMessage::default();
