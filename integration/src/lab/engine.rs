@@ -54,6 +54,16 @@ pub fn missing() -> Option<String> {
     Some(format!("no {path}; install the package {package} (`make engine-deps` does)"))
 }
 
+/// Where a host's engine has its files.
+fn dir_of(host: &Host) -> PathBuf {
+    host.dir().join("engine")
+}
+
+/// Where it writes what it does, if there is one.
+pub(super) fn log_of(host: &Host) -> PathBuf {
+    dir_of(host).join("dockerd.log")
+}
+
 /// An engine; ended, with its containers, when dropped.
 #[derive(Debug)]
 pub struct Engine {
@@ -67,7 +77,7 @@ pub struct Engine {
 impl Engine {
     /// Starts one on a host, with the image. The host's `weft` commands ask this engine from now on.
     pub fn start(host: &Host, args: &[&str]) -> Result<Self> {
-        let dir = host.dir().join("engine");
+        let dir = dir_of(host);
         fs::create_dir_all(&dir)?;
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let cage = Cage::new(host, &dir, &["/run", "/etc/docker"])?;
@@ -140,7 +150,7 @@ impl Engine {
 
     /// Starts it again.
     pub fn launch(&self) -> Result<()> {
-        let log = fs::File::options().create(true).append(true).open(self.dir.join("dockerd.log"))?;
+        let log = fs::File::options().create(true).append(true).open(log_of(&self.host))?;
         // A killed one leaves its pid files, which mean other processes by now, or none.
         for file in ["run/docker.pid", "run/docker/containerd/containerd.pid"] {
             drop(fs::remove_file(self.dir.join(file)));
@@ -187,7 +197,7 @@ impl Engine {
 
     /// The end of the engine's log, for messages.
     fn log_end(&self) -> String {
-        let log = fs::read_to_string(self.dir.join("dockerd.log")).unwrap_or_default();
+        let log = fs::read_to_string(log_of(&self.host)).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }

@@ -21,6 +21,7 @@ use super::{
     cage,
     command::{Done, Run},
     container::Container,
+    engine,
     namespace::Namespace,
     nat::{self, Gateway},
     ping::Ping,
@@ -361,10 +362,17 @@ impl Host {
         if let Ok(report) = self.report() {
             text += &format!("--- counters\n{:?}\n", report.counters);
         }
-        let log = self.log();
-        let lines: Vec<&str> = log.lines().collect();
-        text + "--- log\n" + &lines[lines.len().saturating_sub(LOG_LINES)..].join("\n") + "\n"
+        text += &format!("--- log\n{}\n", last_lines(&self.log()));
+        if let Ok(log) = fs::read_to_string(engine::log_of(self)) {
+            text += &format!("--- Docker's log\n{}\n", last_lines(&log));
+        }
+        text
     }
+}
+
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }
 
 /// The `weft` program: WEFT_BIN, or the one built beside this program.

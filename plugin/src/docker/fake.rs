@@ -197,6 +197,8 @@ async fn connect(State(fake): State<FakeRouter>, body: Bytes) -> StatusCode {
 pub(crate) struct EngineState {
     pub(crate) containers: BTreeMap<String, Value>,
     pub(crate) networks: BTreeMap<String, Value>,
+    /// How many more networks it fails to make.
+    pub(crate) failures: usize,
     listeners: Vec<mpsc::UnboundedSender<Bytes>>,
 }
 
@@ -272,7 +274,12 @@ async fn network(State(fake): State<FakeEngine>, Path(id): Path<String>) -> Resp
 
 async fn create_network(State(fake): State<FakeEngine>, body: Bytes) -> StatusCode {
     let request = parsed(&body);
-    fake.state().networks.insert(text(&request["Name"]), request);
+    let mut state = fake.state();
+    if let Some(left) = state.failures.checked_sub(1) {
+        state.failures = left;
+        return StatusCode::INTERNAL_SERVER_ERROR;
+    }
+    state.networks.insert(text(&request["Name"]), request);
     StatusCode::CREATED
 }
 

@@ -235,6 +235,25 @@ async fn pools_addresses_and_what_stands_for_gateways() {
 }
 
 #[tokio::test]
+async fn a_network_that_could_not_be_made_is_made_later_and_left_alone_then() {
+    let stage = Stage::new(Scope::Local);
+    stage.engine.state().failures = 1;
+    stage.until("it failed once", |stage| stage.engine.state().failures == 0).await;
+    assert!(stage.engine.state().networks.is_empty());
+    let pass = async || {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(61)).await;
+        tokio::time::resume();
+    };
+    pass().await;
+    stage.until("it is there", |stage| stage.engine.state().networks.remove("weft").is_some()).await;
+    stage.container("c1", "10.32.0.1").await;
+    pass().await;
+    stage.until("all is looked at again", |stage| stage.router.names() == ["alias-c1", "host-c1", "name-c1"]).await;
+    assert!(stage.engine.state().networks.is_empty(), "somebody removed it");
+}
+
+#[tokio::test]
 async fn names_come_and_go_with_containers() {
     let stage = Stage::watched(Scope::Local).await;
     stage.until("the network is there", |stage| stage.engine.state().networks.contains_key("weft")).await;

@@ -102,29 +102,33 @@ impl Watch {
         let mut events = engine.events().await?;
         info!(socket = %engine.socket().display(), "Docker is watched");
         (*pause, *complained) = (RETRY[0], false);
-        if self.scope == Scope::Local {
-            self.ensure_network(&engine).await;
-        }
+        let mut has_network = self.scope == Scope::Global;
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             match next(&mut look, &mut events).await? {
                 Some(Some(event)) => self.happened(&engine, event).await?,
-                Some(None) => self.look_at_all(&engine).await?,
+                Some(None) => {
+                    // Not again once it was there: who removes it has reasons.
+                    has_network = has_network || self.ensure_network(&engine).await;
+                    self.look_at_all(&engine).await?;
+                }
                 None => return Ok(()),
             }
         }
     }
 
-    /// The network `weft` is there without anybody's doing.
-    async fn ensure_network(&self, engine: &Engine) {
+    /// The network `weft` is there without anybody's doing; whether it is.
+    async fn ensure_network(&self, engine: &Engine) -> bool {
         let made = match engine.network(DRIVER).await {
             Err(error) if error.is_not_found() => engine.create_network().await,
             found => found.map(drop),
         };
-        if let Err(error) = made {
-            warn!(%error, "cannot make Docker's network `weft`: make one by `docker network create`");
+        if let Err(error) = &made {
+            let seconds = LOOK.as_secs();
+            warn!(%error, "cannot make Docker's network `weft`, trying again in {seconds} s; or make it by `docker network create`");
         }
+        made.is_ok()
     }
 
     async fn happened(&mut self, engine: &Engine, event: Event) -> Result<(), EngineError> {

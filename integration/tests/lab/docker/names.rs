@@ -17,6 +17,9 @@ use super::{PATIENCE, Site, sites, with_engines};
 /// kept that may come back.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
+/// For the engine's network: an engine that says nothing for 20 s is asked again a minute later.
+const NETWORK: Duration = Duration::from_secs(100);
+
 #[test]
 fn containers_have_addresses_and_names_of_the_network() {
     with_engines("docker: addresses and names", |lab| {
@@ -57,7 +60,7 @@ impl Site {
     fn served(&self) -> Result<Served> {
         let own: Ipv4Addr = self.host.weft(&["expose"])?.checked()?.trim().parse()?;
         let resolver = Resolver::new(self.host.namespace(), own);
-        wait_for("the network is made", PATIENCE, || self.engine.inspect("weft", "{{.Driver}}"))?;
+        wait_for("the network is made", NETWORK, || self.engine.inspect("weft", "{{.Driver}}"))?;
         let (args, _) = wait_for("names are answered", PATIENCE, || {
             let args = self.host.weft(&["dns-args"])?.checked()?;
             ensure!(args.contains(&own.to_string()), "{args}");
