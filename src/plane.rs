@@ -2,7 +2,7 @@
 //!
 //! A [`Plane`] is driven by its owner, a worker thread or the simulator: it hands in one frame or datagram at a time
 //! together with the current [`Forwarding`] snapshot, and gets what comes of it through its [`Outlet`]. No clock, no
-//! I/O, and, but for what is punted to the node, no allocation per packet. Whatever cannot be passed on is counted by
+//! I/O, and, but for what is punted to the node or waits for a session, no allocation per packet. Whatever cannot be passed on is counted by
 //! its [`Drop`] reason, and that is all.
 //!
 //! - `outbound`: the way to a peer, sealing, replication, what does not fit.
@@ -12,6 +12,7 @@
 
 mod contexts;
 mod counters;
+mod held;
 mod inbound;
 mod outbound;
 mod punts;
@@ -35,6 +36,7 @@ use crate::{
     wire::sleeve::PacketType,
 };
 use contexts::Contexts;
+use held::Held;
 use punts::{Punts, Subject};
 
 /// Longest frame: an IP packet of 64 KiB behind two VLAN tags.
@@ -58,6 +60,7 @@ pub trait Outlet {
 pub struct Plane {
     contexts: Contexts,
     punts: Punts,
+    held: Held,
     counters: Counters,
     /// Where a frame is written that must be cut further before it is sealed.
     scratch: Vec<u8>,
@@ -77,6 +80,7 @@ impl Plane {
         Self {
             contexts: Contexts::default(),
             punts: Punts::default(),
+            held: Held::default(),
             counters: Counters::default(),
             scratch: vec![0; FRAME_MAX],
             rekey_after: REKEY_AFTER_PACKETS,
@@ -120,6 +124,21 @@ impl Plane {
     pub fn tick(&mut self) {
         self.punts.tick();
         self.contexts.forget_ended();
+        for _ in 0..self.held.tick() {
+            self.counters.drops.count(Drop::NoSession);
+        }
+    }
+
+    /// Whether frames wait for a session: [`Self::release`] is to be called soon, and again.
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Sends the frames that waited for a session which there is now.
+    pub fn release(&mut self, forwarding: &Forwarding, out: &mut impl Outlet) {
+        for mut frame in self.held.take(|peer| forwarding.is_ready(peer)) {
+            self.frame_in(forwarding, vnet::Header::default(), &mut frame, out);
+        }
     }
 
     /// What was counted since the counters were last taken.
@@ -148,7 +167,11 @@ impl Plane {
                 checksum::complete(frame, start.into(), offset.into()).ok_or(Drop::BadFrame)?;
             }
             self.note_sender(forwarding, frame, &ethernet, out)?;
-            return self.switch_pieces(forwarding, &ethernet, frame, &Whole(frame), out);
+            let result = self.switch_pieces(forwarding, &ethernet, frame, &Whole(frame), out);
+            return match forwarding.stations.get(&ethernet.destination) {
+                Some(peer) if result == Err(Drop::NoSession) && self.held.keep(*peer, frame) => Ok(()),
+                Some(_) | None => result,
+            };
         };
         let segments = Segments::new(frame, &gso).ok_or(Drop::BadFrame)?;
         self.note_sender(forwarding, frame, &ethernet, out)?;

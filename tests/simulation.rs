@@ -10,6 +10,8 @@ mod addresses;
 mod fast;
 #[path = "simulation/names.rs"]
 mod names;
+#[path = "simulation/scale.rs"]
+mod scale;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

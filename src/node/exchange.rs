@@ -63,6 +63,8 @@ pub(super) struct Exchange {
     /// Deltas merged lately, without a gap. To merge them again would change nothing.
     seen: VecDeque<(ChannelId, Vec<u8>)>,
     owed: BTreeMap<(ConnId, ChannelId), Owed>,
+    /// The earliest of their times: asked far more often than it changes.
+    owed_due: Option<Time>,
     compare_at: Time,
     restarts: u32,
     /// Messages refused so far.
@@ -90,6 +92,7 @@ impl Exchange {
             seen: VecDeque::new(),
             compare_at: Time::ZERO + COMPARE_INTERVAL,
             owed: BTreeMap::new(),
+            owed_due: None,
             restarts: 0,
             refused: 0,
         }
@@ -296,6 +299,7 @@ impl Exchange {
             }
             self.owed.insert((conn, channel), Owed { due: None, sent: now });
         }
+        self.owed_due = self.owed.values().filter_map(|owed| owed.due).min();
         if now >= self.compare_at {
             self.compare_at = now + COMPARE_INTERVAL.mul_f64(0.75 + self.entropy.fraction() / 2.0);
             self.owed.retain(|(conn, _), _| connections.peer(*conn).is_some());
@@ -308,8 +312,7 @@ impl Exchange {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(super) fn deadline(&self) -> Option<Time> {
-        let owed = self.owed.values().filter_map(|owed| owed.due).min();
-        Some(owed.map_or(self.compare_at, |owed| owed.min(self.compare_at)))
+        Some(self.owed_due.map_or(self.compare_at, |owed| owed.min(self.compare_at)))
     }
 
     fn channel(&self, channel: ChannelId) -> &dyn Replicating {
@@ -356,7 +359,8 @@ impl Exchange {
     fn owe_digest(&mut self, conn: ConnId, channel: ChannelId, now: Time) {
         let owed = self.owed.entry((conn, channel)).or_insert(Owed { due: None, sent: Time::ZERO });
         let earliest = if owed.sent == Time::ZERO { now } else { owed.sent + DIGEST_INTERVAL };
-        owed.due.get_or_insert(earliest.max(now));
+        let due = *owed.due.get_or_insert(earliest.max(now));
+        self.owed_due = Some(self.owed_due.map_or(due, |earlier| earlier.min(due)));
     }
 
     fn refuse(&mut self, error: &dyn std::error::Error) -> String {

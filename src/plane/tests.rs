@@ -54,6 +54,12 @@ struct Host {
     out: Memory,
 }
 
+impl Host {
+    fn release(&mut self) {
+        self.plane.release(&self.forwarding, &mut self.out);
+    }
+}
+
 /// Peers 0, 1, …; station N is on the bridge of peer N.
 struct Mesh {
     hosts: Vec<Host>,

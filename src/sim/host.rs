@@ -107,6 +107,12 @@ impl Host {
         self.plane.frame_in(&forwarding, vnet::Header::default(), &mut frame.to_vec(), outbox);
     }
 
+    /// First frames may go that waited for what is in a new snapshot.
+    pub(super) fn release(&mut self, outbox: &mut Outbox) {
+        let forwarding = Arc::clone(&self.forwarding);
+        self.plane.release(&forwarding, outbox);
+    }
+
     pub(super) fn datagram_in(&mut self, from: SocketAddr, mut bytes: Vec<u8>, outbox: &mut Outbox) {
         let forwarding = Arc::clone(&self.forwarding);
         self.plane.datagram_in(&forwarding, from, &mut bytes, outbox);

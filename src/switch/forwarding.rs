@@ -54,3 +54,15 @@ pub struct Forwarding {
     /// Sessions that packets may arrive on, by our index: of each peer the current one, the next, and some before.
     pub receiving: HashMap<u32, (PeerName, Arc<Session>), QuickHash>,
 }
+
+impl Forwarding {
+    /// Whether frames to `peer` want for no session, its own or the first relay's.
+    pub fn is_ready(&self, peer: PeerName) -> bool {
+        let has_session = |peer: &PeerName| self.peers.get(peer).is_some_and(|known| known.session.is_some());
+        let relay = match self.peers.get(&peer).and_then(|known| known.route.as_ref()) {
+            Some(Route::Relayed(relays)) => relays.first(),
+            Some(Route::Direct(_)) | None => None,
+        };
+        has_session(&peer) && relay.is_none_or(has_session)
+    }
+}

@@ -36,6 +36,8 @@ const TAP_BUDGET: usize = 64;
 const UDP_BUDGET: usize = 4;
 /// How often an idle worker ticks its plane.
 const IDLE_TICK: Duration = Duration::from_secs(1);
+/// While first frames wait for a session, which another thread may get.
+const HOLD_TICK: Duration = Duration::from_millis(2);
 /// Most ticks made up for at once: those of an idle worker's sleep.
 const TICKS_MAX: u128 = IDLE_TICK.as_millis() / TICK.as_millis();
 
@@ -120,13 +122,20 @@ impl Worker {
             if ready.contains(TAP) {
                 self.take_frames(forwarding.load())?;
             }
+            if self.plane.is_holding() {
+                self.plane.release(forwarding.load(), &mut self.out);
+            }
             self.out.flush();
             self.tick(ready != Default::default());
         }
     }
 
     fn patience(&self) -> Duration {
-        if self.is_idle { IDLE_TICK } else { TICK }
+        match (self.plane.is_holding(), self.is_idle) {
+            (true, _) => HOLD_TICK,
+            (false, true) => IDLE_TICK,
+            (false, false) => TICK,
+        }
     }
 
     fn take_datagrams(&mut self, forwarding: &mut Cache<&ArcSwap<Forwarding>, Arc<Forwarding>>) {

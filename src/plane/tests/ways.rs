@@ -73,12 +73,30 @@ fn peers_without_a_session_or_a_route_miss_the_broadcast_and_a_session_is_asked_
 }
 
 #[test]
+fn the_first_frames_to_a_peer_wait_for_the_session_that_they_ask_for() {
+    let mut mesh = Mesh::full(2);
+    let session = mesh.peer_mut(0, 1).session.take();
+    mesh.send(0, &frame(0, 1));
+    mesh.send(0, &frame(0, 1));
+    assert!(mesh.hosts[0].plane.is_holding() && mesh.drops(0).is_empty());
+    mesh.hosts[0].release();
+    assert_eq!(mesh.run(), 0);
+    mesh.peer_mut(0, 1).session = session;
+    mesh.hosts[0].release();
+    assert_eq!((mesh.run(), mesh.delivered(1).len()), (2, 2));
+    mesh.peer_mut(0, 1).session = None;
+    mesh.send(0, &frame(0, 1));
+    (0..30).for_each(|_| mesh.hosts[0].plane.tick());
+    assert_eq!((mesh.hosts[0].plane.is_holding(), mesh.drops(0)), (false, vec![(Drop::NoSession, 1)]));
+}
+
+#[test]
 fn a_first_relay_without_a_session_is_asked_for() {
     let mut mesh = Mesh::full(3);
     mesh.relay_by(0, 2, &[1]);
     mesh.peer_mut(0, 1).session = None;
     mesh.send(0, &frame(0, 2));
-    assert_eq!(mesh.drops(0), [(Drop::NoSession, 1)]);
+    assert!(mesh.hosts[0].plane.is_holding());
     assert!(mesh.hosts[0].out.punts.contains(&Input::SessionWanted { peer: name(1) }));
 }
 
