@@ -1,4 +1,4 @@
-//! Acceptance 2: who knows one peer finds all; without discovery frames go by the peer known, as long as it is there.
+//! Acceptance 2: who knows one peer finds all; without discovery frames go by those known, as long as they are there, the first too.
 
 use std::time::Duration;
 
@@ -53,10 +53,7 @@ fn go_through_b(lab: &Lab, ipv6: bool) -> Result<()> {
     ensure!(a.path_to("C")?.relays == [b_name], "by B: {:?}", a.path_to("C")?);
 
     let capture = lab.capture()?;
-    // The first frame asks for the session with a peer that no direct path made one with.
-    for (from, to) in mesh.pairs() {
-        from.ping(to.v4()?).until_answered(SOON)?;
-    }
+    // The first frame to a peer that no direct path made a session with waits for one: not even that is lost.
     mesh.all_ping(3)?;
     let frames = capture.stop()?;
     let ends = [a.address(ipv6), c.address(ipv6)];
@@ -76,6 +73,28 @@ fn go_through_b(lab: &Lab, ipv6: bool) -> Result<()> {
     b.relaunch()?;
     from.ping(to.v4()?).until_answered(Duration::from_secs(35))?;
     Ok(())
+}
+
+/// Each of six knows the one before it: frames between the ends go by the four others.
+#[test]
+fn without_discovery_frames_go_along_a_chain_of_six() {
+    trial(|lab| {
+        let hosts = lab.hosts(["A", "B", "C", "D", "E", "F"])?;
+        let password = format!("--password-file={}", password_file(lab, &hosts[0], "secret")?.display());
+        for (number, host) in hosts.iter().enumerate() {
+            let known = number.checked_sub(1).map(|before| hosts[before].v4().to_string());
+            let flags = [password.as_str(), "--no-discovery"].into_iter().chain(known.as_deref());
+            host.launch(&flags.collect::<Vec<_>>())?;
+        }
+        let mesh = Mesh::of(hosts.to_vec())?;
+        let [a, .., f] = &mesh.hosts[..] else { unreachable!("six hosts") };
+        wait_for("the ends have paths by all others", SOON, || {
+            let relays = [a.path_to("F")?, f.path_to("A")?].map(|path| path.relays.len());
+            ensure!(relays == [4, 4], "{relays:?}");
+            Ok(())
+        })?;
+        mesh.all_ping(3)
+    });
 }
 
 /// A and C are given B as peer; B is given none.

@@ -119,11 +119,13 @@ impl Worker {
             if ready.contains(UDP) {
                 self.take_datagrams(&mut forwarding);
             }
-            if ready.contains(TAP) {
-                self.take_frames(forwarding.load())?;
-            }
+            let forwarding = forwarding.load();
+            // Before those that follow them, and by the same snapshot: nothing overtakes them.
             if self.plane.is_holding() {
-                self.plane.release(forwarding.load(), &mut self.out);
+                self.plane.release(forwarding, &mut self.out);
+            }
+            if ready.contains(TAP) {
+                self.take_frames(forwarding)?;
             }
             self.out.flush();
             self.tick(ready != Default::default());
