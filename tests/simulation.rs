@@ -10,6 +10,8 @@ mod addresses;
 mod fast;
 #[path = "simulation/names.rs"]
 mod names;
+#[path = "simulation/routing.rs"]
+mod routing;
 #[path = "simulation/scale.rs"]
 mod scale;
 
@@ -43,6 +45,15 @@ impl Mesh {
     /// `count` hosts; `targets` says whom each is told to connect to.
     fn new(count: usize, adjust: impl Fn(&mut NodeConfig, HostId), targets: impl Fn(HostId) -> Vec<HostId>) -> Self {
         let seed = std::env::var("WEFT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+        Self::seeded(seed, count, adjust, targets)
+    }
+
+    fn seeded(
+        seed: u64,
+        count: usize,
+        adjust: impl Fn(&mut NodeConfig, HostId),
+        targets: impl Fn(HostId) -> Vec<HostId>,
+    ) -> Self {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&u64::to_le_bytes(seed));
         let entropy = Entropy::seeded(bytes);

@@ -22,6 +22,7 @@ use crate::{
         cookie::CookieJar,
         direct::{Change, Direct},
         esp::Offer,
+        estimate::Quality,
         fast::{Fast, FastConfig},
         handshake::{self, LinkConfig, Stamp},
         keys::{Initiator, Keys},
@@ -29,8 +30,13 @@ use crate::{
     },
     switch::forwarding::Route,
     time::Time,
+    topology::cost::{Told, Turn},
     wire::sleeve::{Header, PacketType},
 };
+
+/// Between probes of a link that frames are sent by; where many are, so much for each of those that no more are sent in all.
+const BUSY_INTERVAL: Duration = Duration::from_millis(50);
+const BUSY_INTERVAL_PER_LINK: Duration = Duration::from_millis(6);
 
 /// Until the peer has used a new session, it is told of it this often.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
@@ -53,6 +59,8 @@ pub(super) enum LinkChange {
     Size,
     /// Whether the fast datapath carries.
     Method,
+    /// What it costs is to be told anew.
+    Cost(Turn),
 }
 
 /// One link.
@@ -72,6 +80,10 @@ pub(super) struct Link {
     confirm_at: Time,
     /// The size of the direct path as last told.
     payload_max: Option<usize>,
+    /// What is told of how good it is.
+    pub(super) told: Option<Told>,
+    /// Frames go by relays although they could go straight: that is worse.
+    is_avoided: bool,
     indices: Vec<u32>,
     due: Option<Time>,
 }
@@ -219,6 +231,40 @@ impl Links {
     pub(super) fn set_relays(&mut self, peer: PeerName, relays: Option<Vec<PeerName>>, now: Time) {
         if let Some(link) = self.links.get_mut(&peer).filter(|link| link.relays != relays) {
             link.relays = relays;
+            self.touch(peer, now);
+        }
+    }
+
+    /// Frames were sent to these peers a moment ago: links that carry any are watched more closely.
+    pub(super) fn busy(&mut self, peers: &[PeerName], now: Time) {
+        let count = u32::try_from(peers.len()).unwrap_or(u32::MAX);
+        let interval = BUSY_INTERVAL.max(BUSY_INTERVAL_PER_LINK * count);
+        for &peer in peers {
+            let Some(link) = self.links.get_mut(&peer) else { continue };
+            // What goes by relays is seen on the link to the first.
+            let first = link.relays.as_ref().and_then(|relays| relays.first().copied()).unwrap_or(peer);
+            if let Some(direct) = self.links.get_mut(&first).and_then(|link| link.direct.as_mut()) {
+                direct.busy(interval, now);
+                self.touch(first, now);
+            }
+        }
+    }
+
+    /// For each peer: whether frames to it have another way than straight, and whether they go it although they could go straight.
+    pub(super) fn steer(&mut self, of: impl Fn(PeerName) -> (bool, bool), now: Time) {
+        let mut touched = Vec::new();
+        for (peer, link) in &mut self.links {
+            let (has_alternative, is_avoided) = of(*peer);
+            if let Some(direct) = &mut link.direct {
+                direct.set_alternative(has_alternative);
+            }
+            if link.is_avoided != is_avoided {
+                link.is_avoided = is_avoided;
+                touched.push(*peer);
+            }
+        }
+        for peer in touched {
+            self.service(peer, now);
             self.touch(peer, now);
         }
     }
@@ -407,6 +453,9 @@ impl Links {
         if let Some(direct) = &mut link.direct {
             let change = direct.handle_timeout(now);
             self.changes.extend(change.map(|change| (peer, LinkChange::Direct(change))));
+            if direct.is_surveyed() {
+                link.fast.survey(now);
+            }
             probes.extend(std::iter::from_fn(|| direct.poll_probe(now, &self.entropy)));
         }
         let confirm = link.keys.is_unconfirmed() && link.confirm_at <= now;
@@ -477,6 +526,9 @@ impl Links {
             link.payload_max = payload_max;
             self.changes.push_back((peer, LinkChange::Size));
         }
+        if let Some(turn) = link.measure(now) {
+            self.changes.push_back((peer, LinkChange::Cost(turn)));
+        }
         let due = link.deadline(self.rekey_after, &self.fast, now);
         if due != link.due {
             if let Some(old) = link.due {
@@ -503,9 +555,34 @@ impl Link {
             relays: None,
             confirm_at: Time::ZERO,
             payload_max: None,
+            told: None,
+            is_avoided: false,
             indices: Vec::new(),
             due: None,
         }
+    }
+
+    /// Whether frames go by the fast datapath.
+    pub(super) fn is_carried(&self) -> bool {
+        self.fast.carries() && !self.is_avoided
+    }
+
+    /// How good the direct path is, by the method that carries or would; None while there is none.
+    pub(super) fn quality(&self, now: Time) -> Option<Quality> {
+        let sleeve = self.direct.as_ref().and_then(|direct| direct.quality(now))?;
+        let fast = self.fast.quality(now).filter(|_| self.fast.carries());
+        Some(fast.unwrap_or(sleeve))
+    }
+
+    /// Compares what is told with what is; Some if that is to be told anew.
+    fn measure(&mut self, now: Time) -> Option<Turn> {
+        let quality = self.quality(now);
+        match (quality, &mut self.told) {
+            (Some(quality), Some(told)) => return told.follow(quality, now),
+            (Some(quality), None) => self.told = Some(Told::new(quality)),
+            (None, told) => *told = None,
+        }
+        None
     }
 
     /// Straight if that works, else by relays, else to the likeliest address.
