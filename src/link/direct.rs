@@ -38,13 +38,15 @@ pub const DOWN_AFTER: Duration = Duration::from_secs(3);
 const DOWN_PROBES: u32 = 5;
 /// Between probes of a path in use or on trial.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(500);
-/// Between probes of a path that loses some, and of one that has fallen silent.
+/// Between probes of a path that loses some and is not gone for it, and of one that has fallen silent.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 const SILENT_INTERVAL: Duration = Duration::from_millis(200);
-/// Between probes after one was lost, and how many: as many as the loss is taken over. Then not again for a while.
+/// Between probes after one was lost, and how many: as many as the loss is taken over. Then not again for a while, for long if
+/// nothing is sent there.
 const SURVEY_INTERVAL: Duration = Duration::from_millis(20);
 const SURVEY: u32 = 128;
 const SURVEY_AGAIN: Duration = Duration::from_secs(10);
+const SURVEY_AGAIN_IDLE: Duration = Duration::from_secs(60);
 /// How long frames that were sent make a path busy.
 const BUSY_FOR: Duration = Duration::from_secs(2);
 /// Between probes of each candidate while none answers: at first, and after [`SEARCH_EAGERLY`].
@@ -112,9 +114,9 @@ struct Active {
     first_unanswered: Option<Time>,
     /// Another method is in trouble: probes come in a burst until then.
     hurried_until: Time,
-    /// Probes still to come closely, and when that may be begun again.
+    /// Probes still to come closely, and when that was begun last.
     survey: u32,
-    survey_at: Time,
+    surveyed_at: Option<Time>,
 }
 
 #[derive(Clone, Debug)]
@@ -139,6 +141,8 @@ pub struct Direct {
     /// Frames are sent this way: how often it is to be probed therefore, and until when.
     busy: Option<(Duration, Time)>,
     has_alternative: bool,
+    /// Frames would go this way if it were better.
+    is_avoided: bool,
 }
 
 impl Direct {
@@ -152,6 +156,7 @@ impl Direct {
             searching_since: now,
             busy: None,
             has_alternative: false,
+            is_avoided: false,
         }
     }
 
@@ -191,9 +196,10 @@ impl Direct {
         }
     }
 
-    /// Whether frames have another way to the peer: then a burst of silence is enough to leave this one.
-    pub fn set_alternative(&mut self, has_alternative: bool) {
-        self.has_alternative = has_alternative;
+    /// Whether frames have another way to the peer: then a burst of silence is enough to leave this one; and whether they take it
+    /// although they could go straight: then this one is watched for when it is good again.
+    pub fn steer(&mut self, has_alternative: bool, is_avoided: bool) {
+        (self.has_alternative, self.is_avoided) = (has_alternative, is_avoided);
     }
 
     /// Smoothed round-trip time.
@@ -278,6 +284,7 @@ impl Direct {
     /// Notices silence and lost probes; to be called before [`Self::poll_probe`].
     pub fn handle_timeout(&mut self, now: Time) -> Option<Change> {
         self.pending.retain(|_, sent| now.since(sent.at) < FORGET_AFTER);
+        let is_used = self.is_avoided || self.busy.is_some_and(|(_, until)| now < until);
         let active = self.active.as_mut()?;
         let patience = active.estimate.patience(LOST_AFTER);
         let is_lost = |sent: &&mut Sent| !sent.lost && now.since(sent.at) >= patience && sent.to == active.address;
@@ -289,7 +296,7 @@ impl Direct {
         if !lost.is_empty() {
             lost.into_iter().for_each(|number| active.estimate.lost(number, now));
             active.echoes = 0;
-            active.begin_survey(now);
+            active.begin_survey(is_used, now);
         }
         let was_up = active.up;
         if now.since(active.answered_at) >= DOWN_AFTER && active.unanswered >= DOWN_PROBES {
@@ -312,7 +319,7 @@ impl Direct {
     pub fn poll_probe(&mut self, now: Time, entropy: &Entropy) -> Option<Probe> {
         let busy = self.busy.filter(|(_, until)| now < *until).map(|(interval, _)| interval);
         let due = match &mut self.active {
-            Some(active) => active.poll(busy, now),
+            Some(active) => active.poll(busy, self.is_avoided, now),
             None => None,
         };
         let (to, size, number) = match due {
@@ -396,7 +403,7 @@ impl Active {
             first_unanswered: None,
             hurried_until: Time::ZERO,
             survey: 0,
-            survey_at: Time::ZERO,
+            surveyed_at: None,
         }
     }
 
@@ -406,10 +413,11 @@ impl Active {
         self.first_unanswered = None;
     }
 
-    fn begin_survey(&mut self, now: Time) {
-        if now >= self.survey_at {
+    fn begin_survey(&mut self, is_used: bool, now: Time) {
+        let again = if is_used { SURVEY_AGAIN } else { SURVEY_AGAIN_IDLE };
+        if self.surveyed_at.is_none_or(|at| now.since(at) >= again) {
             self.survey = SURVEY;
-            self.survey_at = now + SURVEY_AGAIN;
+            self.surveyed_at = Some(now);
             self.probe_at = self.probe_at.min(now + SURVEY_INTERVAL);
         }
     }
@@ -436,12 +444,17 @@ impl Active {
         Some(Change::Up(self.address))
     }
 
-    fn poll(&mut self, busy: Option<Duration>, now: Time) -> Option<(SocketAddr, usize, Option<u64>)> {
+    fn poll(
+        &mut self,
+        busy: Option<Duration>,
+        is_avoided: bool,
+        now: Time,
+    ) -> Option<(SocketAddr, usize, Option<u64>)> {
         // The first that is late hurries the next.
         if self.probe_at <= now || (self.unanswered == 1 && self.is_late(now)) {
             self.unanswered = self.unanswered.saturating_add(1);
             self.first_unanswered.get_or_insert(now);
-            self.probe_at = now + self.interval(busy, now);
+            self.probe_at = now + self.interval(busy, is_avoided, now);
             self.survey = self.survey.saturating_sub(1);
             return Some((self.address, SMALL_LEN, Some(self.estimate.sent())));
         }
@@ -450,7 +463,7 @@ impl Active {
     }
 
     /// How long until the next probe.
-    fn interval(&self, busy: Option<Duration>, now: Time) -> Duration {
+    fn interval(&self, busy: Option<Duration>, is_avoided: bool, now: Time) -> Duration {
         if self.is_late(now) || now < self.hurried_until {
             return BURST_INTERVAL;
         }
@@ -458,7 +471,7 @@ impl Active {
             Some(PROBE_INTERVAL),
             busy,
             (self.survey > 0).then_some(SURVEY_INTERVAL),
-            self.estimate.is_lossy(now).then_some(WATCH_INTERVAL),
+            (is_avoided && self.estimate.is_lossy(now)).then_some(WATCH_INTERVAL),
             self.is_silent.then_some(SILENT_INTERVAL),
         ]
         .into_iter()
@@ -535,7 +548,7 @@ mod tests {
     fn a_suspected_path_that_is_dead_is_left_within_a_second_and_one_that_lives_stays() {
         let mut bench = Bench::new();
         bench.answering = vec![HOME.parse().unwrap()];
-        bench.direct.set_alternative(true);
+        bench.direct.steer(true, false);
         bench.run(Duration::from_secs(2));
         bench.direct.suspect(bench.now);
         let suspected = bench.now;
@@ -552,7 +565,7 @@ mod tests {
         for busy in [false, true] {
             let mut bench = Bench::new();
             bench.answering = vec![home];
-            bench.direct.set_alternative(true);
+            bench.direct.steer(true, false);
             bench.run(Duration::from_secs(2));
             if busy {
                 bench.direct.busy(Duration::from_millis(50), bench.now);

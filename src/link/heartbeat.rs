@@ -40,7 +40,7 @@ const LOST_AFTER: Duration = Duration::from_millis(400);
 /// Between small heartbeats after one was lost, and how many: as many as the loss is taken over. Then not again for a while.
 const SURVEY_INTERVAL: Duration = Duration::from_millis(20);
 const SURVEY: u32 = 128;
-const SURVEY_AGAIN: Duration = Duration::from_secs(10);
+const SURVEY_AGAIN: Duration = Duration::from_secs(30);
 
 /// What is wrong with a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

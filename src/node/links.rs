@@ -256,7 +256,7 @@ impl Links {
         for (peer, link) in &mut self.links {
             let (has_alternative, is_avoided) = of(*peer);
             if let Some(direct) = &mut link.direct {
-                direct.set_alternative(has_alternative);
+                direct.steer(has_alternative, is_avoided);
             }
             if link.is_avoided != is_avoided {
                 link.is_avoided = is_avoided;

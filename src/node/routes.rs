@@ -176,9 +176,15 @@ impl Routes {
                 cost = cost.or(selector.chosen().is_some_and(<[_]>::is_empty).then_some(LAST_RESORT));
                 offer = Some(Offer { relays: Vec::new(), cost: LAST_RESORT });
             }
-            let broke = if record.leaving { "it stopped".to_owned() } else { why_broken(selector, peer, &own_link) };
-            let ails = selector.chosen().and_then(|relays| Measured::of(&graph.links(relays, peer)?));
-            let ails = ails.map(|measured| measured.to_string()).unwrap_or_default();
+            let relays = selector.chosen().map(<[_]>::to_vec);
+            let broke = || match record.leaving {
+                true => "it stopped".to_owned(),
+                false => why_broken(relays.as_deref(), peer, &own_link),
+            };
+            let ails = || {
+                let measured = relays.as_ref().and_then(|relays| Measured::of(&graph.links(relays, peer)?));
+                measured.map(|measured| measured.to_string()).unwrap_or_default()
+            };
             if selector.choose(cost, offer, (&broke, &ails), now) {
                 changed.push(peer);
             }
@@ -241,9 +247,9 @@ fn set(peers: &mut BTreeSet<PeerName>, peer: PeerName, is_in: bool) {
     }
 }
 
-fn why_broken(selector: &Selector, peer: PeerName, own_link: impl Fn(PeerName) -> OwnLink) -> String {
+fn why_broken(relays: Option<&[PeerName]>, peer: PeerName, own_link: impl Fn(PeerName) -> OwnLink) -> String {
     let is_down = |peer| own_link(peer).is_down;
-    match selector.chosen() {
+    match relays {
         Some([]) if is_down(peer) => "no answer over UDP".to_owned(),
         Some([]) => "the other side reports the direct path down".to_owned(),
         Some([first, ..]) if is_down(*first) => format!("relay {first}: no answer over UDP"),

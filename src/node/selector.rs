@@ -103,13 +103,13 @@ impl Selector {
         &mut self,
         cost: Option<Duration>,
         best: Option<Offer>,
-        (broke, ails): (&str, &str),
+        (broke, ails): (&dyn Fn() -> String, &dyn Fn() -> String),
         now: Time,
     ) -> bool {
         let Some(best) = best else {
             let had = self.chosen.is_some();
             if had {
-                self.take(None, format!("{broke}; no other path"), now);
+                self.take(None, format!("{}; no other path", broke()), now);
             }
             return had;
         };
@@ -118,7 +118,7 @@ impl Selector {
             return true;
         };
         let Some(cost) = cost else {
-            self.take(Some(best.relays), broke.to_owned(), now);
+            self.take(Some(best.relays), broke(), now);
             return true;
         };
         if best.relays.is_empty() && !chosen.is_empty() && !self.left_direct {
@@ -137,7 +137,7 @@ impl Selector {
             return false;
         }
         let what = if cost > self.least.saturating_add(Self::gain_wanted(self.least)) {
-            format!("the path before got worse ({ails})")
+            format!("the path before got worse ({})", ails())
         } else {
             "this path is better".to_owned()
         };
@@ -179,6 +179,18 @@ mod tests {
         Some(Offer { relays: relays.to_vec(), cost: Duration::from_millis(millis) })
     }
 
+    impl Selector {
+        fn hear(
+            &mut self,
+            cost: Option<Duration>,
+            best: Option<Offer>,
+            (broke, ails): (&str, &str),
+            now: Time,
+        ) -> bool {
+            self.choose(cost, best, (&|| broke.to_owned(), &|| ails.to_owned()), now)
+        }
+    }
+
     fn ms(millis: u64) -> Option<Duration> {
         Some(Duration::from_millis(millis))
     }
@@ -191,18 +203,18 @@ mod tests {
     fn a_broken_path_is_left_at_once_and_a_better_one_taken_when_it_lasts() {
         let mut selector = Selector::new(at(0));
         let stopped = ("stopped", "");
-        assert!(selector.choose(None, offer(&[], 1), stopped, at(0)));
-        assert!(selector.choose(None, offer(&[B], 12), ("direct path silent", ""), at(10)));
+        assert!(selector.hear(None, offer(&[], 1), stopped, at(0)));
+        assert!(selector.hear(None, offer(&[B], 12), ("direct path silent", ""), at(10)));
         assert_eq!((selector.chosen(), selector.reason.as_str()), (Some(&[B][..]), "direct path silent"));
-        assert!(!selector.choose(ms(12), offer(&[], 1), stopped, at(1000)));
-        assert!(!selector.choose(ms(12), offer(&[B], 12), stopped, at(2000)), "it was gone for a moment");
-        assert!(!selector.choose(ms(12), offer(&[], 1), stopped, at(3000)));
+        assert!(!selector.hear(ms(12), offer(&[], 1), stopped, at(1000)));
+        assert!(!selector.hear(ms(12), offer(&[B], 12), stopped, at(2000)), "it was gone for a moment");
+        assert!(!selector.hear(ms(12), offer(&[], 1), stopped, at(3000)));
         assert_eq!(selector.deadline(), Some(at(6000)));
-        assert!(!selector.choose(ms(12), offer(&[], 1), stopped, at(5999)));
-        assert!(selector.choose(ms(12), offer(&[], 1), stopped, at(6000)));
+        assert!(!selector.hear(ms(12), offer(&[], 1), stopped, at(5999)));
+        assert!(selector.hear(ms(12), offer(&[], 1), stopped, at(6000)));
         assert_eq!(selector.chosen(), Some(&[][..]));
-        assert!(selector.choose(None, None, stopped, at(7000)));
-        assert!(!selector.choose(None, None, stopped, at(8000)));
+        assert!(selector.hear(None, None, stopped, at(7000)));
+        assert!(!selector.hear(None, None, stopped, at(8000)));
         let to: Vec<_> = selector.history().map(|switch| switch.to.as_deref()).collect();
         assert_eq!(to, [Some(&[][..]), Some(&[B]), Some(&[]), None]);
     }
@@ -210,11 +222,11 @@ mod tests {
     #[test]
     fn a_path_that_got_worse_is_left_sooner_whichever_is_best_meanwhile() {
         let mut selector = Selector::new(at(0));
-        selector.choose(None, offer(&[], 10), ("", ""), at(0));
-        selector.choose(ms(10), offer(&[], 10), ("", ""), at(0));
-        assert!(!selector.choose(ms(80), offer(&[B], 30), ("", ""), at(1000)));
-        assert!(!selector.choose(ms(80), offer(&[C], 29), ("", ""), at(2000)));
-        assert!(selector.choose(ms(80), offer(&[B], 30), ("", "loss 5 %"), at(2500)));
+        selector.hear(None, offer(&[], 10), ("", ""), at(0));
+        selector.hear(ms(10), offer(&[], 10), ("", ""), at(0));
+        assert!(!selector.hear(ms(80), offer(&[B], 30), ("", ""), at(1000)));
+        assert!(!selector.hear(ms(80), offer(&[C], 29), ("", ""), at(2000)));
+        assert!(selector.hear(ms(80), offer(&[B], 30), ("", "loss 5 %"), at(2500)));
         assert_eq!(selector.chosen(), Some(&[B][..]));
         assert_eq!(selector.reason, "the path before got worse (loss 5 %): cost 30.0ms instead of 80.0ms for 1.5 s");
     }
@@ -222,30 +234,30 @@ mod tests {
     #[test]
     fn the_first_direct_path_is_taken_at_once() {
         let mut selector = Selector::new(at(0));
-        selector.choose(None, offer(&[B], 12), ("", ""), at(0));
-        assert!(selector.choose(ms(12), offer(&[], 1), ("", ""), at(10)));
+        selector.hear(None, offer(&[B], 12), ("", ""), at(0));
+        assert!(selector.hear(ms(12), offer(&[], 1), ("", ""), at(10)));
         assert_eq!(selector.chosen(), Some(&[][..]));
     }
 
     #[test]
     fn a_small_gain_changes_nothing() {
         let mut selector = Selector::new(at(0));
-        selector.choose(None, offer(&[], 100), ("", ""), at(0));
+        selector.hear(None, offer(&[], 100), ("", ""), at(0));
         for second in 1..20 {
-            assert!(!selector.choose(ms(100), offer(&[B], 92), ("", ""), at(second * 1000)));
+            assert!(!selector.hear(ms(100), offer(&[B], 92), ("", ""), at(second * 1000)));
         }
     }
 
     #[test]
     fn who_flaps_waits_longer_each_time_and_less_when_it_has_been_calm() {
         let mut selector = Selector::new(at(0));
-        selector.choose(None, offer(&[], 1), ("", ""), at(0));
+        selector.hear(None, offer(&[], 1), ("", ""), at(0));
         let (mut now, mut waits) = (at(0), Vec::new());
         // The time until the direct path is taken again after it broke.
         let mut wait = |selector: &mut Selector, now: &mut Time| {
-            selector.choose(None, offer(&[B], 20), ("silent", ""), *now);
+            selector.hear(None, offer(&[B], 20), ("silent", ""), *now);
             let left = *now;
-            while !selector.choose(ms(20), offer(&[], 1), ("", ""), *now) {
+            while !selector.hear(ms(20), offer(&[], 1), ("", ""), *now) {
                 *now = *now + Duration::from_millis(500);
             }
             waits.push(now.since(left).as_secs());

@@ -112,7 +112,6 @@ fn expect_explained(mesh: &Mesh) {
 fn expect_left_in_time(mut left: Vec<Duration>) {
     let worst = left.iter().copied().max().unwrap();
     let typical = median(&mut left);
-    println!("left after {left:?}");
     assert!(typical >= SECOND && typical <= 5 * SECOND && worst <= 7 * SECOND, "{left:?}");
 }
 
