@@ -47,8 +47,10 @@ const SURVEY_INTERVAL: Duration = Duration::from_millis(20);
 const SURVEY: u32 = 128;
 const SURVEY_AGAIN: Duration = Duration::from_secs(10);
 const SURVEY_AGAIN_IDLE: Duration = Duration::from_secs(60);
-/// How long frames that were sent make a path busy.
+/// How long frames that were sent make a path busy, and how long its loss counts after them. Of a path that nothing is sent by it
+/// does not: it is known from too few probes, and telling everybody of each that came or went would be most of all gossip.
 const BUSY_FOR: Duration = Duration::from_secs(2);
+const LOSS_COUNTS_FOR: Duration = Duration::from_secs(60);
 /// Between probes of each candidate while none answers: at first, and after [`SEARCH_EAGERLY`].
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 const SEARCH_INTERVAL_LATER: Duration = Duration::from_secs(5);
@@ -214,7 +216,9 @@ impl Direct {
 
     /// How good the path is, while it is up.
     pub fn quality(&self, now: Time) -> Option<Quality> {
-        self.active.as_ref().filter(|active| active.up).and_then(|active| active.estimate.quality(now))
+        let quality = self.active.as_ref().filter(|active| active.up)?.estimate.quality(now)?;
+        let is_used = self.is_avoided || self.busy.is_some_and(|(_, until)| now < until + LOSS_COUNTS_FOR);
+        Some(if is_used { quality } else { Quality { loss: 0.0, ..quality } })
     }
 
     /// The UDP payload that passes; None until measured.
@@ -603,6 +607,21 @@ mod tests {
         assert_eq!(bench.run(Duration::from_secs(4)), []);
         assert!((128..170).contains(&bench.sent), "{}", bench.sent);
         assert!(bench.direct.quality(bench.now).unwrap().loss < 1e-9);
+    }
+
+    #[test]
+    fn loss_counts_where_frames_are_sent() {
+        let mut bench = Bench::new();
+        let home = HOME.parse().unwrap();
+        for second in 0..40 {
+            bench.answering = if second % 2 == 0 { vec![home] } else { Vec::new() };
+            bench.run(Duration::from_millis(if second % 2 == 0 { 1000 } else { 300 }));
+        }
+        bench.answering = vec![home];
+        bench.run(Duration::from_secs(1));
+        assert!(bench.direct.loss() > 0.05 && bench.direct.quality(bench.now).unwrap().loss < 1e-9);
+        bench.direct.busy(Duration::from_millis(50), bench.now);
+        assert!(bench.direct.quality(bench.now).unwrap().loss > 0.01);
     }
 
     #[test]
