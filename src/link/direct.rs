@@ -39,7 +39,7 @@ const DOWN_PROBES: u32 = 5;
 /// Between probes of a path in use or on trial.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(500);
 /// Between probes of a path that loses some and is not gone for it, and of one that has fallen silent.
-const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 const SILENT_INTERVAL: Duration = Duration::from_millis(200);
 /// Between probes after one was lost, and how many: as many as the loss is taken over. Then not again for a while, for long if
 /// nothing is sent there.
@@ -288,7 +288,7 @@ impl Direct {
     /// Notices silence and lost probes; to be called before [`Self::poll_probe`].
     pub fn handle_timeout(&mut self, now: Time) -> Option<Change> {
         self.pending.retain(|_, sent| now.since(sent.at) < FORGET_AFTER);
-        let is_used = self.is_avoided || self.busy.is_some_and(|(_, until)| now < until);
+        let is_busy = self.busy.is_some_and(|(_, until)| now < until);
         let active = self.active.as_mut()?;
         let patience = active.estimate.patience(LOST_AFTER);
         let is_lost = |sent: &&mut Sent| !sent.lost && now.since(sent.at) >= patience && sent.to == active.address;
@@ -300,7 +300,7 @@ impl Direct {
         if !lost.is_empty() {
             lost.into_iter().for_each(|number| active.estimate.lost(number, now));
             active.echoes = 0;
-            active.begin_survey(is_used, now);
+            active.begin_survey(is_busy, now);
         }
         let was_up = active.up;
         if now.since(active.answered_at) >= DOWN_AFTER && active.unanswered >= DOWN_PROBES {
@@ -417,8 +417,8 @@ impl Active {
         self.first_unanswered = None;
     }
 
-    fn begin_survey(&mut self, is_used: bool, now: Time) {
-        let again = if is_used { SURVEY_AGAIN } else { SURVEY_AGAIN_IDLE };
+    fn begin_survey(&mut self, is_busy: bool, now: Time) {
+        let again = if is_busy { SURVEY_AGAIN } else { SURVEY_AGAIN_IDLE };
         if self.surveyed_at.is_none_or(|at| now.since(at) >= again) {
             self.survey = SURVEY;
             self.surveyed_at = Some(now);
