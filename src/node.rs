@@ -52,7 +52,7 @@ use crate::{
     secret::NetworkSecret,
     switch::{self, forwarding::Route, table::Table},
     time::Time,
-    topology::cost::Turn,
+    topology::{cost::Turn, record::Detail},
 };
 
 /// Snapshots of a changing mesh are not published more often than this; after a quiet time, at once.
@@ -412,8 +412,9 @@ impl Node {
                     self.advert.soon(now);
                 }
                 LinkChange::Size => self.advert.soon(now),
-                LinkChange::Cost(Turn::Better) => self.advert.soon(now),
-                LinkChange::Cost(Turn::Worse) => self.advert.at_once(now),
+                LinkChange::Cost => self.routes.invalidate(),
+                LinkChange::Told(Turn::Better) => self.advert.soon(now),
+                LinkChange::Told(Turn::Worse) => self.advert.at_once(now),
                 LinkChange::Direct(Change::Down) => {
                     self.advert.at_once(now);
                     self.routes.invalidate();
@@ -468,8 +469,10 @@ impl Node {
     fn update_routes(&mut self, now: Time) -> bool {
         let links = &self.links;
         let own_link = |peer| {
-            let direct = links.link(peer).and_then(|link| link.direct.as_ref());
+            let link = links.link(peer);
+            let direct = link.and_then(|link| link.direct.as_ref());
             OwnLink {
+                measured: link.and_then(|link| link.own).map(|own| (own.cost, Detail::of(own.quality))),
                 is_down: direct.is_none_or(|direct| direct.address().is_none()),
                 lingers: direct.is_some_and(|direct| direct.last_resort().is_some()),
             }

@@ -39,6 +39,8 @@ pub struct Estimate {
     deviation: Duration,
     jitter: Duration,
     last: Option<(Duration, Time)>,
+    /// Round trips measured so far: of the first few the plain mean is taken, as a single one says little of the next.
+    measured: u32,
     /// Probes sent so far; of the latest, the newest in bit 0, which came back or were lost, and which were lost.
     sent: u64,
     known: u128,
@@ -109,11 +111,14 @@ impl Estimate {
             self.deviation = rtt / 2;
             return;
         };
+        self.measured = self.measured.saturating_add(1);
         let gain = (now.since(at).as_secs_f64() / MEMORY.as_secs_f64()).clamp(GAIN_MIN, GAIN_MAX);
+        let gain = gain.max(1.0 / f64::from(self.measured + 1));
         let towards = |from: Duration, to: Duration, gain: f64| from.mul_f64(1.0 - gain) + to.mul_f64(gain);
-        self.deviation = towards(self.deviation, smoothed.abs_diff(rtt), 2.0 * gain);
+        self.deviation = towards(self.deviation, smoothed.abs_diff(rtt), (2.0 * gain).min(2.0 * GAIN_MAX));
         self.smoothed = Some(towards(smoothed, rtt, gain));
-        self.jitter = (self.jitter * (JITTER_GAIN - 1) + last.abs_diff(rtt)) / JITTER_GAIN;
+        let memory = self.measured.min(JITTER_GAIN);
+        self.jitter = (self.jitter * (memory - 1) + last.abs_diff(rtt)) / memory;
     }
 
     /// The bit of a probe; none if it is too long ago.

@@ -172,6 +172,11 @@ impl Fast {
         self.beats.quality(now)
     }
 
+    /// Whether frames were sent to the peer of late.
+    pub fn set_used(&mut self, is_used: bool) {
+        self.beats.set_used(is_used);
+    }
+
     /// A packet was lost on the way to the same peer: see closely how many are.
     pub fn survey(&mut self, now: Time) {
         if self.carries {

@@ -104,6 +104,8 @@ pub struct Heartbeats {
     /// Small ones still to come closely, and when that may be begun again.
     survey: u32,
     survey_at: Time,
+    /// Frames are sent to the peer: it matters how much is lost.
+    is_used: bool,
 }
 
 impl Heartbeats {
@@ -120,6 +122,7 @@ impl Heartbeats {
             was_proven: false,
             survey: 0,
             survey_at: now,
+            is_used: false,
         }
     }
 
@@ -173,9 +176,14 @@ impl Heartbeats {
         self.estimate.quality(now)
     }
 
+    /// Whether frames were sent to the peer of late: only then are losses looked at closely.
+    pub fn set_used(&mut self, is_used: bool) {
+        self.is_used = is_used;
+    }
+
     /// A packet was lost on the way to the same peer: see closely how many are.
     pub fn survey(&mut self, now: Time) {
-        if self.is_proven && now >= self.survey_at {
+        if self.is_proven && self.is_used && now >= self.survey_at {
             self.survey = SURVEY;
             self.survey_at = now + SURVEY_AGAIN;
             self.small.due = self.small.due.min(now + SURVEY_INTERVAL);
@@ -184,8 +192,7 @@ impl Heartbeats {
 
     /// The path was left, or became another: it has to prove itself again.
     pub fn restart(&mut self, now: Time) {
-        let was_proven = self.was_proven;
-        *self = Self { was_proven, ..Self::new(now) };
+        *self = Self { was_proven: self.was_proven, is_used: self.is_used, ..Self::new(now) };
     }
 
     /// What was not answered so far proves nothing: whoever answers was away.

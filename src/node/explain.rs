@@ -145,7 +145,7 @@ impl Node {
                     ));
                 }
                 Some(_) => {
-                    let quality = link.told.map(|told| told.quality).unwrap_or_default();
+                    let quality = link.own.map(|own| own.quality).unwrap_or_default();
                     words.push(format!(
                         "a direct path that were better: it has rtt {:.1?}, jitter {:.1?}, loss {:.1} %",
                         quality.rtt,

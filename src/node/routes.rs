@@ -10,9 +10,10 @@ use crate::{
     id::PeerName,
     time::Time,
     topology::{
+        cost::Cost,
         gone::Gone,
         graph::{Graph, PathChoice},
-        record::{Detail, Topology},
+        record::{Detail, PeerRecord, Topology},
     },
 };
 
@@ -41,6 +42,8 @@ pub(super) struct Outcome {
 /// What the node knows itself of its links, beyond what it tells everybody.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct OwnLink {
+    /// What the direct path costs us, and of what that is made.
+    pub(super) measured: Option<(Cost, Detail)>,
     /// The direct path is down.
     pub(super) is_down: bool,
     /// It was up a moment ago, and frames may still be sent there if there is no other way.
@@ -155,7 +158,10 @@ impl Routes {
         self.deadline().filter(|at| *at <= now)?;
         self.stale = false;
         self.computed_at = Some(now);
-        let graph = Graph::new(own, topology.iter().map(|(name, (), record)| (name, record)));
+        let ours = topology.get(own, &()).map(|record| as_measured(record.clone(), &own_link));
+        let records =
+            topology.iter().map(|(name, (), record)| (name, ours.as_ref().filter(|_| name == own).unwrap_or(record)));
+        let graph = Graph::new(own, records);
         self.reachable = graph.reachable();
         let others = || topology.iter().filter(|(name, ..)| *name != own);
         let known = others().map(|(name, (), record)| (name, record.leaving));
@@ -172,7 +178,8 @@ impl Routes {
             });
             let offer = best.remove(&peer);
             let mut offer = offer.map(|path| Offer { relays: path.relays, cost: Duration::from_micros(path.cost) });
-            if offer.is_none() && !record.leaving && own_link(peer).lingers {
+            // Not before there was any: who has not told of its links yet may not be ready.
+            if offer.is_none() && !record.leaving && selector.chosen().is_some() && own_link(peer).lingers {
                 cost = cost.or(selector.chosen().is_some_and(<[_]>::is_empty).then_some(LAST_RESORT));
                 offer = Some(Offer { relays: Vec::new(), cost: LAST_RESORT });
             }
@@ -209,6 +216,16 @@ impl Routes {
         self.avoided.remove(&peer);
         self.stale = true;
     }
+}
+
+/// Our own record with what our links cost now: everybody is told of that seldom.
+fn as_measured(mut record: PeerRecord, own_link: impl Fn(PeerName) -> OwnLink) -> PeerRecord {
+    for link in record.links.iter_mut().filter(|link| link.data.is_some()) {
+        if let Some((cost, detail)) = own_link(link.peer).measured {
+            (link.data, link.detail) = (Some(cost), Some(detail));
+        }
+    }
+    record
 }
 
 /// How good a path is, as its links advertise.

@@ -21,11 +21,21 @@ const OCTAVE: [u64; 8] = [65536, 71468, 77936, 84990, 92682, 101_070, 110_218, 1
 const SEGMENTS: usize = 10;
 /// What Linux adds to the round-trip time, at least, before it sends again (TCP_RTO_MIN).
 const RETRANSMIT_MIN: Duration = Duration::from_millis(200);
-/// Steps that a cost must move to be told.
+/// Steps that a cost must move to be another: a quarter.
 const DEAD_BAND: u8 = 3;
-/// How long a cost must have been worse, or better, to be told: bad news has proof in its numbers, good news is in no hurry.
+/// Steps that are much: twice as much, or half.
+const MUCH: u8 = 8;
+/// How long a cost must have been worse, or better, to be reckoned with here: bad news has proof in its numbers, good news is in
+/// no hurry.
 const WORSE_LASTS: Duration = Duration::from_millis(300);
 const BETTER_LASTS: Duration = Duration::from_secs(5);
+/// And to be told to everybody, if it is not much. What is much worse may be worth a detour to others too.
+const WORSE_LASTS_TOLD: Duration = Duration::from_secs(5);
+const BETTER_LASTS_TOLD: Duration = Duration::from_secs(30);
+/// What gets worse again this soon after it was told to be better: that takes twice as long the next time, 32 times at most. Each such
+/// span of calm halves it.
+const WAVERS_WITHIN: Duration = Duration::from_secs(300);
+const WAVERS_MAX: u32 = 5;
 
 /// A quantised cost: the step on the scale.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -62,15 +72,37 @@ pub fn expected(Quality { rtt, jitter, loss }: Quality) -> Duration {
     rtt + jitter * 2 + again.mul_f64(1.0 - all_pass)
 }
 
-/// What was told of a link, and whether it still holds.
+/// Who goes by a cost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Audience {
+    /// The router that measures it: for its own paths, soon.
+    Own,
+    /// Everybody: so it is told seldom. How seldom in all is up to who tells.
+    All,
+}
+
+/// What is told of a link, and whether it still holds.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Told {
     /// The cost.
     pub cost: Cost,
     /// What it was made of.
     pub quality: Quality,
+    audience: Audience,
     /// Since when it is clearly another, and whether that is worse.
     other: Option<(Turn, Time)>,
+    /// The last change that was told, and how often it was one back and forth.
+    last: Option<(Turn, Time)>,
+    wavers: u32,
+}
+
+/// A change of a cost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Move {
+    /// Which way.
+    pub turn: Turn,
+    /// Whether it is twice as much, or half.
+    pub is_much: bool,
 }
 
 /// Which way a cost moved.
@@ -84,28 +116,47 @@ pub enum Turn {
 
 impl Told {
     /// Told for the first time.
-    pub fn new(quality: Quality) -> Self {
-        Self { cost: Cost::of(quality), quality, other: None }
+    pub fn new(audience: Audience, quality: Quality) -> Self {
+        Self { cost: Cost::of(quality), quality, audience, other: None, last: None, wavers: 0 }
     }
 
-    /// Takes in the quality of now. Some if that has been another for long enough and is to be told.
-    pub fn follow(&mut self, quality: Quality, now: Time) -> Option<Turn> {
+    /// Compares with the quality of now. Some if that has been another for long enough and is to be told.
+    pub fn follow(&mut self, quality: Quality, now: Time) -> Option<Move> {
         let cost = Cost::of(quality);
-        if cost.0.abs_diff(self.cost.0) < DEAD_BAND {
+        let steps = cost.0.abs_diff(self.cost.0);
+        if steps < DEAD_BAND {
             self.other = None;
             return None;
         }
         let turn = if cost > self.cost { Turn::Worse } else { Turn::Better };
         let (_, since) = *self.other.insert(self.other.filter(|(before, _)| *before == turn).unwrap_or((turn, now)));
-        let lasts = match turn {
-            Turn::Worse => WORSE_LASTS,
-            Turn::Better => BETTER_LASTS,
-        };
-        if now.since(since) < lasts {
-            return None;
+        let moved = Move { turn, is_much: steps >= MUCH };
+        (now.since(since) >= self.lasts(moved, now)).then_some(moved)
+    }
+
+    /// It is told.
+    pub fn tell(&mut self, quality: Quality, turn: Turn, now: Time) {
+        self.wavers = self.wavers_now(now);
+        let is_back = matches!(self.last, Some((Turn::Better, at)) if now.since(at) < WAVERS_WITHIN);
+        if turn == Turn::Worse && is_back {
+            self.wavers = (self.wavers + 1).min(WAVERS_MAX);
         }
-        *self = Self::new(quality);
-        Some(turn)
+        (self.cost, self.quality, self.other, self.last) = (Cost::of(quality), quality, None, Some((turn, now)));
+    }
+
+    fn lasts(&self, moved: Move, now: Time) -> Duration {
+        match (self.audience, moved.turn, moved.is_much) {
+            (Audience::Own, Turn::Worse, _) | (Audience::All, Turn::Worse, true) => WORSE_LASTS,
+            (Audience::All, Turn::Worse, false) => WORSE_LASTS_TOLD,
+            (Audience::Own, Turn::Better, _) => BETTER_LASTS,
+            (Audience::All, Turn::Better, true) => BETTER_LASTS * 2_u32.pow(self.wavers_now(now)),
+            (Audience::All, Turn::Better, false) => BETTER_LASTS_TOLD * 2_u32.pow(self.wavers_now(now)),
+        }
+    }
+
+    fn wavers_now(&self, now: Time) -> u32 {
+        let calm = self.last.map_or(0, |(_, at)| now.since(at).as_secs() / WAVERS_WITHIN.as_secs());
+        self.wavers.saturating_sub(u32::try_from(calm).unwrap_or(u32::MAX))
     }
 }
 
@@ -148,18 +199,58 @@ mod tests {
         assert!(expected(quality(10, 0, 0.05)) > expected(quality(30, 0, 0.0)) + us(10_000 + 5_000));
     }
 
+    /// Whether this is told at that moment, and which way it moved.
+    fn hear(told: &mut Told, millis: u64, moment: u64) -> Option<Turn> {
+        let moved = told.follow(quality(millis, 0, 0.0), at(moment))?;
+        told.tell(quality(millis, 0, 0.0), moved.turn, at(moment));
+        Some(moved.turn)
+    }
+
     #[test]
-    fn what_is_small_or_short_is_not_told() {
-        let mut told = Told::new(quality(100, 0, 0.0));
+    fn what_is_small_or_short_is_nothing() {
+        let mut told = Told::new(Audience::Own, quality(100, 0, 0.0));
         for (millis, moment) in [(85, 0), (115, 1000), (200, 2000), (100, 2200), (200, 2300), (50, 2500), (100, 6000)] {
-            assert_eq!(told.follow(quality(millis, 0, 0.0), at(moment)), None, "{millis} ms at {moment}");
+            assert_eq!(hear(&mut told, millis, moment), None, "{millis} ms at {moment}");
         }
-        assert_eq!(told.follow(quality(200, 0, 0.0), at(7000)), None);
-        assert_eq!(told.follow(quality(220, 0, 0.0), at(7300)), Some(Turn::Worse));
+        assert_eq!(hear(&mut told, 200, 7000), None);
+        assert_eq!(hear(&mut told, 220, 7300), Some(Turn::Worse));
         assert_eq!(told.cost, Cost::step(us(220_000)));
-        assert_eq!(told.follow(quality(100, 0, 0.0), at(8000)), None);
-        assert_eq!(told.follow(quality(100, 0, 0.0), at(12_999)), None);
-        assert_eq!(told.follow(quality(100, 0, 0.0), at(13_000)), Some(Turn::Better));
+        assert_eq!(hear(&mut told, 100, 8000), None);
+        assert_eq!(hear(&mut told, 100, 12_999), None);
+        assert_eq!(hear(&mut told, 100, 13_000), Some(Turn::Better));
+    }
+
+    #[test]
+    fn everybody_is_told_at_once_what_is_much_worse_and_later_what_is_not() {
+        for (millis, lasts) in [(250, 300), (150, 5000), (70, 30_000), (40, 5000)] {
+            let mut told = Told::new(Audience::All, quality(100, 0, 0.0));
+            assert_eq!(hear(&mut told, millis, 0), None);
+            assert_eq!(hear(&mut told, millis, lasts - 1), None, "{millis} ms");
+            assert!(hear(&mut told, millis, lasts).is_some(), "{millis} ms");
+        }
+    }
+
+    #[test]
+    fn everybody_is_told_less_and_less_of_what_wavers() {
+        let mut told = Told::new(Audience::All, quality(100, 0, 0.0));
+        let mut waits = Vec::new();
+        let mut now = 0;
+        for _ in 0..9 {
+            for (millis, turn) in [(300, Turn::Worse), (100, Turn::Better)] {
+                let since = now;
+                while hear(&mut told, millis, now) != Some(turn) {
+                    now += 100;
+                }
+                waits.push((now - since) / 1000);
+            }
+        }
+        let better: Vec<_> = waits.iter().skip(1).step_by(2).copied().collect();
+        assert_eq!(better, [5, 10, 20, 40, 80, 160, 160, 160, 160]);
+        now += 40 * 60 * 1000;
+        assert_eq!(hear(&mut told, 300, now), None);
+        assert_eq!(hear(&mut told, 300, now + 300), Some(Turn::Worse));
+        assert_eq!(hear(&mut told, 100, now + 400), None);
+        assert_eq!(hear(&mut told, 100, now + 5400), Some(Turn::Better));
     }
 
     proptest! {
