@@ -4,6 +4,7 @@ pub mod address;
 pub mod allocation;
 pub mod endpoint;
 pub mod interface;
+pub mod path;
 pub mod text;
 
 use std::net::{IpAddr, SocketAddr};

@@ -13,6 +13,7 @@ mod advert;
 mod channel;
 mod connections;
 mod exchange;
+mod explain;
 pub mod input;
 mod links;
 mod load;
@@ -36,7 +37,7 @@ use links::{LinkChange, Links};
 use names::Names;
 use output::{Event, Output};
 use plan::Planner;
-use routes::Routes;
+use routes::{OwnLink, Routes};
 
 use crate::{
     connect::{EndKind, Maker, MakerConfig, mesh::View},
@@ -51,6 +52,7 @@ use crate::{
     secret::NetworkSecret,
     switch::{self, forwarding::Route, table::Table},
     time::Time,
+    topology::{cost::Turn, record::Detail},
 };
 
 /// Snapshots of a changing mesh are not published more often than this; after a quiet time, at once.
@@ -229,6 +231,7 @@ impl Node {
                 let result = self.names.request(self.name, &mut self.exchange, request);
                 self.outputs.push_back(Output::NamesAnswer(result));
             }
+            Input::Busy { peers } => self.links.busy(&peers, now),
             Input::SessionWanted { peer } => self.links.want(peer, now),
             Input::SessionWorn { index } => self.links.worn(index, now),
             Input::FastDatapath(ability) => self.links.set_ability(ability, now),
@@ -409,7 +412,13 @@ impl Node {
                     self.advert.soon(now);
                 }
                 LinkChange::Size => self.advert.soon(now),
-                LinkChange::Direct(Change::Down) => self.advert.at_once(now),
+                LinkChange::Cost => self.routes.invalidate(),
+                LinkChange::Told(Turn::Better) => self.advert.soon(now),
+                LinkChange::Told(Turn::Worse) => self.advert.at_once(now),
+                LinkChange::Direct(Change::Down) => {
+                    self.advert.at_once(now);
+                    self.routes.invalidate();
+                }
                 LinkChange::Method => {
                     self.is_urgent = true;
                     self.method_changed(peer);
@@ -459,14 +468,20 @@ impl Node {
 
     fn update_routes(&mut self, now: Time) -> bool {
         let links = &self.links;
-        let own_broke = |peer| {
-            let direct = links.link(peer).and_then(|link| link.direct.as_ref());
-            direct.is_none_or(|direct| direct.address().is_none()).then(|| "no answer over UDP".to_owned())
+        let own_link = |peer| {
+            let link = links.link(peer);
+            let direct = link.and_then(|link| link.direct.as_ref());
+            OwnLink {
+                measured: link.and_then(|link| link.own).map(|own| (own.cost, Detail::of(own.quality))),
+                is_down: direct.is_none_or(|direct| direct.address().is_none()),
+                lingers: direct.is_some_and(|direct| direct.last_resort().is_some()),
+            }
         };
         let reached = self.routes.reachable().clone();
-        let Some(outcome) = self.routes.update(self.name, self.exchange.topology(), own_broke, now) else {
+        let Some(outcome) = self.routes.update(self.name, self.exchange.topology(), own_link, now) else {
             return false;
         };
+        self.links.steer(|peer| self.routes.steering(peer), now);
         let changed: Vec<PeerName> = reached.symmetric_difference(self.routes.reachable()).copied().collect();
         self.exchange.exhume_addresses(&changed);
         self.reachability_changed(changed);
@@ -500,7 +515,10 @@ impl Node {
     /// The way to a peer as the data plane goes it.
     fn route(&self, peer: PeerName) -> Option<Route> {
         match self.routes.relays(peer)? {
-            [] => self.links.link(peer)?.direct.as_ref()?.address().map(Route::Direct),
+            [] => {
+                let direct = self.links.link(peer)?.direct.as_ref()?;
+                direct.address().or_else(|| direct.last_resort()).map(Route::Direct)
+            }
             relays => Some(Route::Relayed(relays.to_vec())),
         }
     }

@@ -31,6 +31,7 @@ use crate::{
     api::{
         Report,
         allocation::{AddressAnswer, AddressRequest, AllocationError},
+        path::PeerExplanation,
     },
     entropy::Entropy,
     fastdp::{Plan, SaSet},
@@ -179,6 +180,11 @@ impl Simulation {
         self.hosts[id].is_dead = true;
     }
 
+    /// Starves host `id` for a while: what comes for it meanwhile, it finds afterwards.
+    pub fn stall(&mut self, id: HostId, span: Duration) {
+        self.hosts[id].stalled_until = self.now + span;
+    }
+
     /// Tells host `id` something.
     pub fn tell(&mut self, id: HostId, input: Input) {
         self.handle(id, input);
@@ -242,6 +248,12 @@ impl Simulation {
     pub fn report(&self, id: HostId) -> Report {
         let host = &self.hosts[id];
         host.node.report(host.local(self.now))
+    }
+
+    /// What host `id` tells its users of the ways to another.
+    pub fn explain(&self, id: HostId, peer: PeerName) -> Option<PeerExplanation> {
+        let host = &self.hosts[id];
+        host.node.explain_peer(&peer.to_string(), host.local(self.now))
     }
 
     /// How many peers host `id` has a record of, itself included: cheaper to ask than [`Self::report`].
@@ -310,6 +322,15 @@ impl Simulation {
     }
 
     fn happen(&mut self, id: HostId, happening: Happening) {
+        let span = self.hosts[id].stalled_until.since(self.now);
+        if !span.is_zero() {
+            let is_wake = matches!(happening, Happening::Wake);
+            self.schedule(span, id, happening);
+            if is_wake {
+                self.hosts[id].wake = Some((self.now + span, self.decided));
+            }
+            return;
+        }
         match happening {
             Happening::Wake => {
                 self.hosts[id].wake = None;
@@ -472,6 +493,9 @@ impl Simulation {
         self.hosts[id].delivered.extend(outbox.frames);
         for input in outbox.punts {
             self.handle(id, input);
+        }
+        if let Some(peers) = self.hosts[id].busy_peers(self.now) {
+            self.handle(id, Input::Busy { peers });
         }
     }
 

@@ -106,11 +106,18 @@ pub(crate) enum Verb {
     },
     /// Print all that the router knows, as JSON
     Report,
-    /// Tell what is known of something
+    /// Tell why frames go to a peer the way they do, or what is known of something else
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Explain {
-        /// Of what
+        /// Of something else
         #[command(subcommand)]
-        what: Explain,
+        what: Option<Explain>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// The peer, by name or nickname
+        #[arg(value_name = "PEER", required = true)]
+        peer: Option<String>,
     },
     /// Declare peers dead for good: hosts and containers of theirs are gone, and their addresses are taken over
     Rmpeer {

@@ -55,7 +55,12 @@ fn run(cli: Cli, matches: &clap::ArgMatches) -> anyhow::Result<()> {
         Verb::Reset => reset::reset(&globals),
         Verb::Status { what, json } => status::status(&globals.client()?, what, json),
         Verb::Report => status::report(&globals.client()?),
-        Verb::Explain { what: Explain::Ip { json, address } } => addresses::explain(&globals.client()?, address, json),
+        Verb::Explain { what: Some(Explain::Ip { json, address }), .. } => {
+            addresses::explain(&globals.client()?, address, json)
+        }
+        Verb::Explain { what: None, json, peer } => {
+            status::explain(&globals.client()?, &peer.unwrap_or_default(), json)
+        }
         Verb::Rmpeer { json, peers } => addresses::rmpeer(&globals.client()?, peers, json),
         Verb::Prime { alone } => addresses::prime(&globals.client()?, alone),
         Verb::Connect { replace, peers } => targets::connect(&globals.client()?, peers, replace),

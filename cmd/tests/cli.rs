@@ -30,6 +30,8 @@ fn without_a_router_each_verb_says_so() {
         &["attach", "c1"],
         &["status", "ipam"],
         &["explain", "ip", "10.32.0.1"],
+        &["explain", "host-1"],
+        &["explain", "--json", "host 1"],
         &["rmpeer", "host-1"],
         &["prime", "--alone"],
     ];
@@ -56,6 +58,7 @@ fn usage_errors_end_with_2() {
         &["dance"][..],
         &["attach"],
         &["explain", "ip", "host"],
+        &["explain"],
         &["rmpeer"],
         &["launch", "--port", "x"],
         &["status", "weather"],

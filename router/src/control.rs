@@ -19,13 +19,14 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use weft::{
     api::{
         AddressExplanation, Report,
         allocation::{AddressAnswer, AddressRequest, AllocationError, Allotment},
+        path::PeerExplanation,
     },
     fastdp::Ability,
     id::PeerName,
@@ -58,6 +59,8 @@ const BUDGET: usize = 64;
 const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 /// How long an answer about addresses may take: somewhat longer than the node gives itself.
 const ADDRESSES_WITHIN: Duration = Duration::from_secs(12);
+/// How often the node is told with whom frames are exchanged: those links are measured more closely.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// When the node wants nothing: later than this never matters, for something else will have happened.
 const NEVER: Duration = Duration::from_secs(3600);
 
@@ -69,6 +72,8 @@ pub(crate) trait Sleeve {
     fn send(&mut self, to: SocketAddr, packet: &[u8]);
     /// Sends a packet of the node by relays.
     fn relay(&mut self, to: PeerName, relays: &[PeerName], packet: &[u8]);
+    /// Frames exchanged with each peer so far; only peers with any.
+    fn exchanged(&self) -> BTreeMap<PeerName, u64>;
 }
 
 impl Sleeve for DataPlane {
@@ -82,6 +87,11 @@ impl Sleeve for DataPlane {
 
     fn relay(&mut self, to: PeerName, relays: &[PeerName], packet: &[u8]) {
         Self::relay(self, to, relays, packet);
+    }
+
+    fn exchanged(&self) -> BTreeMap<PeerName, u64> {
+        let peers = self.meter().read().peers;
+        peers.into_iter().map(|(peer, traffic)| (peer, traffic.tx_packets + traffic.rx_packets)).collect()
     }
 }
 
@@ -98,6 +108,8 @@ pub(crate) enum Ask {
     Addresses(AddressRequest, oneshot::Sender<Settled>),
     /// Say what is known of an address.
     Explain(IpAddr, oneshot::Sender<AddressExplanation>),
+    /// Say what is known of the ways to a peer, by its name or nickname; None if there is no such peer.
+    ExplainPeer(String, oneshot::Sender<Option<PeerExplanation>>),
 }
 
 /// What came of a request about addresses.
@@ -174,6 +186,13 @@ impl Asker {
         self.0.closed().await;
     }
 
+    /// What is known of the ways to a peer; None if there is no such peer.
+    pub(crate) async fn explain_peer(&self, peer: String) -> Result<Option<PeerExplanation>, Gone> {
+        let (answer, answered) = oneshot::channel();
+        self.0.send(Ask::ExplainPeer(peer, answer)).await.map_err(|_| Gone)?;
+        answered.await.map_err(|_| Gone)
+    }
+
     /// What is known of an address.
     pub(crate) async fn explain(&self, address: IpAddr) -> Result<AddressExplanation, Gone> {
         let (answer, answered) = oneshot::channel();
@@ -231,6 +250,8 @@ pub(crate) struct Control<S> {
     pub(crate) names: NamesOut,
     pub(crate) started: Instant,
     pub(crate) events: EventCounts,
+    /// Frames exchanged with each peer when last looked.
+    pub(crate) exchanged: BTreeMap<PeerName, u64>,
 }
 
 /// Where names go.
@@ -267,6 +288,8 @@ impl<S: Sleeve> Control<S> {
     }
 
     async fn serve(&mut self, sources: &mut Sources) -> Result<(), ControlError> {
+        let mut look = interval(LOOK_INTERVAL);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let wake = self.wake_time();
             tokio::select! {
@@ -288,8 +311,20 @@ impl<S: Sleeve> Control<S> {
                 Ok(failure) = sources.failure.wait_for(Option::is_some) => {
                     return Err(ControlError::DataPlane(failure.clone().unwrap_or_default()));
                 }
+                _ = look.tick() => self.look(),
                 error = self.transport.failed() => return Err(ControlError::Panic(error.to_string())),
             }
+        }
+    }
+
+    /// Tells the node with whom frames were exchanged since the last look.
+    fn look(&mut self) {
+        let exchanged = self.sleeve.exchanged();
+        let is_busy = |peer: &PeerName| exchanged.get(peer) != self.exchanged.get(peer);
+        let peers: Vec<PeerName> = exchanged.keys().copied().filter(is_busy).collect();
+        self.exchanged = exchanged;
+        if !peers.is_empty() {
+            self.feed(Input::Busy { peers });
         }
     }
 
@@ -328,6 +363,9 @@ impl<S: Sleeve> Control<S> {
             }
             Ask::Explain(address, answer) => {
                 let _ = answer.send(self.explain(address));
+            }
+            Ask::ExplainPeer(peer, answer) => {
+                let _ = answer.send(self.node.explain_peer(&peer, self.now()));
             }
             Ask::Feed(input, done) => {
                 self.feed(input);

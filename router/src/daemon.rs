@@ -15,6 +15,7 @@ mod remains;
 mod services;
 
 use std::{
+    collections::BTreeMap,
     io,
     path::PathBuf,
     sync::Arc,
@@ -238,6 +239,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
         names,
         started: Instant::now(),
         events: EventCounts::default(),
+        exchanged: BTreeMap::new(),
     };
     let mtu = Mtu { host: host.clone(), fixed: config.mtu, now: mtu_now, peer: store.identity().name() };
 

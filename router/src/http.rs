@@ -113,6 +113,7 @@ fn questions() -> Router<Api> {
         .route("/dns/lookup/{name}", get(names::lookup))
         .route("/status/ipam", get(status::ipam))
         .route("/explain/ip/{address}", get(ipam::explain))
+        .route("/explain/peer/{peer}", get(status::explain))
         .route("/report", get(status::report))
         .route("/metrics", get(status::metrics))
         .route("/health", get(status::health))

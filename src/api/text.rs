@@ -6,14 +6,18 @@
 //! move a terminal's cursor.
 
 mod ipam;
+mod path;
 #[cfg(feature = "sim")]
 mod simulation;
 
 use std::fmt;
 
-pub use self::ipam::{explanation, ipam};
 #[cfg(feature = "sim")]
 pub use self::simulation::simulation;
+pub use self::{
+    ipam::{explanation, ipam},
+    path::peer,
+};
 use super::{Connection, ConnectionState, Direction, DnsServer, Endpoint, NameLine, Path, Peer, Report, TargetStatus};
 use crate::id::{Nickname, PeerName};
 

@@ -4,24 +4,52 @@
 //!   Searching: every candidate address is probed     ──echo──▶  Trying: one address answers; its size is measured
 //!        ▲                                                          │ measured, and answered often enough
 //!        │ 3 s without an echo                                      ▼
-//!        └───────────────────────────────────────────────────────  Up
+//!        ├───────────────────────────────────────────────────────  Up
+//!        │ 3 s without an echo                                      │ a burst without an echo, and there is another path
+//!        └──────────────────────  Silent: asked on  ◀───────────────┘
+//!                                    └── answered three times in a row: Up
 //! ```
 //! Only an echo of our own probe counts: it proves both directions. A probe of the peer's from a new address is a hint
 //! that it has moved; the link follows when that address has answered a probe of ours.
+//!
+//! Probes come seldom while nothing is sent, often while frames are, in a burst when an echo is late, and closely for a
+//! while when one was lost, to see how much is ([`super::estimate`]).
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
-use super::{estimate::Estimate, message::SMALL_LEN, mtu::MtuSearch};
+use super::{
+    estimate::{Estimate, Quality},
+    message::SMALL_LEN,
+    mtu::MtuSearch,
+};
 use crate::{entropy::Entropy, time::Time};
 
-/// Between the probes of a burst, and what of it, unanswered, ends a path that was suspected.
+/// Between the probes of a burst, and how many of it, over which time at least, prove by their silence that a path is dead: with
+/// 20 % loss in each direction chance does that once in some hours.
 const BURST_INTERVAL: Duration = Duration::from_millis(40);
 const BURST: u32 = 12;
 const BURST_SPAN: Duration = Duration::from_millis(600);
-/// Silence after which a path is down.
+/// An echo is late after this, unless the path is known to be slower; and what of the burst must have had that time.
+const LATE_AFTER: Duration = Duration::from_millis(100);
+const BURST_GRACE: Duration = Duration::from_millis(500);
+/// Silence after which a path is down also if there is no other, and the probes that it must have left unanswered: who slept
+/// meanwhile has sent none.
 pub const DOWN_AFTER: Duration = Duration::from_secs(3);
+const DOWN_PROBES: u32 = 5;
 /// Between probes of a path in use or on trial.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// Between probes of a path that loses some and is not gone for it, and of one that has fallen silent.
+const WATCH_INTERVAL: Duration = Duration::from_millis(250);
+const SILENT_INTERVAL: Duration = Duration::from_millis(200);
+/// Between probes after one was lost, and how many: as many as the loss is taken over. Then not again for a while, for longer if
+/// frames are only kept from being sent there.
+const SURVEY_INTERVAL: Duration = Duration::from_millis(20);
+const SURVEY: u32 = 128;
+const SURVEY_AGAIN: Duration = Duration::from_secs(10);
+const SURVEY_AGAIN_AVOIDED: Duration = Duration::from_secs(60);
+/// How long frames that were sent make a path busy, and how long it matters after them how much is lost.
+const BUSY_FOR: Duration = Duration::from_secs(2);
+const LOSS_COUNTS_FOR: Duration = Duration::from_secs(60);
 /// Between probes of each candidate while none answers: at first, and after [`SEARCH_EAGERLY`].
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 const SEARCH_INTERVAL_LATER: Duration = Duration::from_secs(5);
@@ -30,12 +58,14 @@ const SEARCH_EAGERLY: Duration = Duration::from_secs(60);
 const ECHOES_TO_RETURN: u8 = 3;
 /// A peer that still probes from its old address this recently has not moved.
 const MOVED_AFTER: Duration = Duration::from_secs(1);
-/// A small probe without an echo for this long was lost; MTU probes are given less, as their loss is expected.
-const LOST_AFTER: Duration = Duration::from_secs(1);
+/// A small probe without an echo for this long was lost, unless the path is known to be slower; one that comes later, but before
+/// this, was not. MTU probes are given less, as their loss is expected.
+const LOST_AFTER: Duration = Duration::from_millis(400);
+const FORGET_AFTER: Duration = Duration::from_secs(3);
 const MTU_PATIENCE: Duration = Duration::from_millis(200);
 /// Candidate addresses kept; the oldest goes.
 const CANDIDATES_MAX: usize = 16;
-/// Probes under way that are remembered; more cannot be in a second's flight.
+/// Probes under way that are remembered; more cannot be in their time.
 const PENDING_MAX: usize = 256;
 
 /// What changed about the direct path.
@@ -73,13 +103,21 @@ struct Active {
     estimate: Estimate,
     mtu: MtuSearch,
     up: bool,
+    /// It was up, and fell silent.
+    is_silent: bool,
     echoes: u8,
     answered_at: Time,
     probe_at: Time,
     /// When the peer last probed us from there.
     heard_at: Time,
-    /// Probes come in a burst since then; so many were sent.
-    burst: Option<(Time, u32)>,
+    /// Small probes sent since the last echo, and the first of them.
+    unanswered: u32,
+    first_unanswered: Option<Time>,
+    /// Another method is in trouble: probes come in a burst until then.
+    hurried_until: Time,
+    /// Probes still to come closely, and when that was begun last.
+    survey: u32,
+    surveyed_at: Option<Time>,
 }
 
 #[derive(Clone, Debug)]
@@ -87,8 +125,10 @@ struct Sent {
     to: SocketAddr,
     size: usize,
     at: Time,
-    /// Sent to measure the size that passes: its loss says nothing about the path.
-    for_mtu: bool,
+    /// For the estimate; None if it was sent to measure the size that passes: its loss says nothing about the path.
+    number: Option<u64>,
+    /// It was given up.
+    lost: bool,
 }
 
 /// The direct path of one link.
@@ -99,17 +139,39 @@ pub struct Direct {
     pending: BTreeMap<u64, Sent>,
     was_up: bool,
     searching_since: Time,
+    /// Frames are sent this way: how often it is to be probed therefore, and until when.
+    busy: Option<(Duration, Time)>,
+    has_alternative: bool,
+    /// Frames that are sent would go this way if it were better.
+    is_avoided: bool,
+    /// Until when it matters how much is lost.
+    used_until: Time,
 }
 
 impl Direct {
     /// No address known yet.
     pub fn new(now: Time) -> Self {
-        Self { candidates: Vec::new(), active: None, pending: BTreeMap::new(), was_up: false, searching_since: now }
+        Self {
+            candidates: Vec::new(),
+            active: None,
+            pending: BTreeMap::new(),
+            was_up: false,
+            searching_since: now,
+            busy: None,
+            has_alternative: false,
+            is_avoided: false,
+            used_until: Time::ZERO,
+        }
     }
 
     /// The address that frames may go to.
     pub fn address(&self) -> Option<SocketAddr> {
         self.active.as_ref().filter(|active| active.up).map(|active| active.address)
+    }
+
+    /// Where frames may go if there is no other way at all: an address that answered a moment ago.
+    pub fn last_resort(&self) -> Option<SocketAddr> {
+        self.active.as_ref().filter(|active| active.mtu.usable().is_some()).map(|active| active.address)
     }
 
     /// When the path in use last answered.
@@ -119,10 +181,41 @@ impl Direct {
 
     /// Another method to the same peer is in trouble: find out at once whether this one lives.
     pub fn suspect(&mut self, now: Time) {
-        if let Some(active) = self.active.as_mut().filter(|active| active.up && active.burst.is_none()) {
-            active.burst = Some((now, 0));
+        if let Some(active) = self.active.as_mut().filter(|active| active.up && active.hurried_until <= now) {
+            active.hurried_until = now + BURST_SPAN;
             active.probe_at = now;
         }
+    }
+
+    /// Whether it is probed closely, as a probe was lost.
+    pub fn is_surveyed(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| active.survey > 0)
+    }
+
+    /// Frames are sent this way; it is to be probed at this interval.
+    pub fn busy(&mut self, interval: Duration, now: Time) {
+        self.busy = Some((interval, now + BUSY_FOR));
+        self.wanted(now);
+        if let Some(active) = &mut self.active {
+            active.probe_at = active.probe_at.min(now + interval);
+            active.mtu.set_busy(true);
+        }
+    }
+
+    /// Frames are sent to the peer, this way or another: how much is lost matters.
+    pub fn wanted(&mut self, now: Time) {
+        self.used_until = now + LOSS_COUNTS_FOR;
+    }
+
+    /// Whether frames were sent to the peer of late.
+    pub fn is_used(&self, now: Time) -> bool {
+        now < self.used_until
+    }
+
+    /// Whether frames have another way to the peer: then a burst of silence is enough to leave this one; and whether they take it
+    /// although they could go straight: then this one is watched for when it is good again.
+    pub fn steer(&mut self, has_alternative: bool, is_avoided: bool) {
+        (self.has_alternative, self.is_avoided) = (has_alternative, is_avoided);
     }
 
     /// Smoothed round-trip time.
@@ -130,9 +223,14 @@ impl Direct {
         self.active.as_ref().and_then(|active| active.estimate.rtt())
     }
 
-    /// Share of probes lost, 0 to 1.
+    /// Share of the latest probes that were lost, 0 to 1.
     pub fn loss(&self) -> f64 {
         self.active.as_ref().map_or(0.0, |active| active.estimate.loss())
+    }
+
+    /// How good the path is, while it is up.
+    pub fn quality(&self, now: Time) -> Option<Quality> {
+        self.active.as_ref().filter(|active| active.up)?.estimate.quality(now)
     }
 
     /// The UDP payload that passes; None until measured.
@@ -181,12 +279,11 @@ impl Direct {
         }
         let was_up = self.was_up;
         let active = self.active.as_mut()?;
-        active.answered_at = now;
-        active.burst = None;
+        active.answered(now);
         active.mtu.answered(sent.size, now);
-        if !sent.for_mtu {
-            active.echoes = active.echoes.saturating_add(1);
-            active.estimate.answered(now.since(sent.at));
+        if let Some(number) = sent.number {
+            active.echoes = active.echoes.saturating_add(u8::from(!sent.lost));
+            active.estimate.answered(number, now.since(sent.at), now);
         }
         let change = active.come_up(was_up);
         self.was_up |= change.is_some();
@@ -202,18 +299,34 @@ impl Direct {
 
     /// Notices silence and lost probes; to be called before [`Self::poll_probe`].
     pub fn handle_timeout(&mut self, now: Time) -> Option<Change> {
-        let lost = self.pending.extract_if(.., |_, sent| now.since(sent.at) >= LOST_AFTER);
-        let lost: Vec<Sent> = lost.map(|(_, sent)| sent).collect();
+        self.pending.retain(|_, sent| now.since(sent.at) < FORGET_AFTER);
+        let is_busy = self.busy.is_some_and(|(_, until)| now < until);
+        let is_used = self.is_used(now);
         let active = self.active.as_mut()?;
-        for _ in lost.iter().filter(|sent| !sent.for_mtu && sent.to == active.address) {
-            active.estimate.lost();
-            active.echoes = 0;
+        let patience = active.estimate.patience(LOST_AFTER);
+        let is_lost = |sent: &&mut Sent| !sent.lost && now.since(sent.at) >= patience && sent.to == active.address;
+        let mut lost = Vec::new();
+        for sent in self.pending.values_mut().filter(is_lost) {
+            sent.lost = true;
+            lost.extend(sent.number);
         }
-        let is_burst_lost = |(since, sent)| sent >= BURST && now.since(since) >= BURST_SPAN;
-        if now.since(active.answered_at) >= DOWN_AFTER || active.burst.is_some_and(is_burst_lost) {
-            let was_up = active.up;
+        if !lost.is_empty() {
+            lost.into_iter().for_each(|number| active.estimate.lost(number, now));
+            active.echoes = 0;
+            if is_used {
+                active.begin_survey(is_busy, now);
+            }
+        }
+        let was_up = active.up;
+        if now.since(active.answered_at) >= DOWN_AFTER && active.unanswered >= DOWN_PROBES {
+            // Frames may still have been sent there for want of another way.
+            let was_told = was_up || active.is_silent;
             self.give_up(now);
-            return was_up.then_some(Change::Down);
+            return was_told.then_some(Change::Down);
+        }
+        if was_up && self.has_alternative && active.is_dead(now) {
+            (active.up, active.is_silent, active.echoes) = (false, true, 0);
+            return Some(Change::Down);
         }
         // The first sweep may end by the loss of its last probes, without another echo.
         let change = active.come_up(self.was_up);
@@ -223,19 +336,21 @@ impl Direct {
 
     /// The next probe to send.
     pub fn poll_probe(&mut self, now: Time, entropy: &Entropy) -> Option<Probe> {
+        let busy = self.busy.filter(|(_, until)| now < *until).map(|(interval, _)| interval);
         let due = match &mut self.active {
-            Some(active) => active.poll(now),
+            Some(active) => active.poll(busy, self.is_avoided && now < self.used_until, now),
             None => None,
         };
-        let (to, size, for_mtu) = match due {
+        let (to, size, number) = match due {
             Some(due) => due,
-            None => (self.poll_candidate(now)?, SMALL_LEN, false),
+            // If it is answered, it is the first of an estimate.
+            None => (self.poll_candidate(now)?, SMALL_LEN, Some(0)),
         };
         let token = entropy.number();
         if self.pending.len() == PENDING_MAX {
             self.pending.pop_first();
         }
-        self.pending.insert(token, Sent { to, size, at: now, for_mtu });
+        self.pending.insert(token, Sent { to, size, at: now, number, lost: false });
         Some(Probe { to, token, size })
     }
 
@@ -244,7 +359,10 @@ impl Direct {
         let candidates = self.candidates.iter().map(|candidate| candidate.probe_at).filter(|at| *at < NEVER).min();
         let active = self.active.as_ref().and_then(|active| {
             let mtu = active.mtu.deadline(active.estimate.patience(MTU_PATIENCE));
-            [Some(active.probe_at), Some(active.answered_at + DOWN_AFTER), mtu].into_iter().flatten().min()
+            // An echo that is late begins the burst.
+            let late = active.first_unanswered.filter(|_| active.up && active.unanswered == 1);
+            let late = late.map(|at| at + active.patience());
+            [Some(active.probe_at), late, mtu].into_iter().flatten().min()
         });
         [candidates, active].into_iter().flatten().min()
     }
@@ -268,7 +386,7 @@ impl Direct {
     fn move_to(&mut self, address: SocketAddr, now: Time) -> Change {
         if let Some(active) = &mut self.active {
             active.address = address;
-            active.answered_at = now;
+            active.answered(now);
             active.heard_at = now;
             active.probe_at = now;
             active.mtu.restart(now);
@@ -295,12 +413,45 @@ impl Active {
             estimate: Estimate::default(),
             mtu: MtuSearch::new(now),
             up: false,
+            is_silent: false,
             echoes: 0,
             answered_at: now,
             probe_at: now + PROBE_INTERVAL,
             heard_at: now,
-            burst: None,
+            unanswered: 0,
+            first_unanswered: None,
+            hurried_until: Time::ZERO,
+            survey: 0,
+            surveyed_at: None,
         }
+    }
+
+    fn answered(&mut self, now: Time) {
+        self.answered_at = now;
+        self.unanswered = 0;
+        self.first_unanswered = None;
+    }
+
+    fn begin_survey(&mut self, is_busy: bool, now: Time) {
+        let again = if is_busy { SURVEY_AGAIN } else { SURVEY_AGAIN_AVOIDED };
+        if self.surveyed_at.is_none_or(|at| now.since(at) >= again) {
+            self.survey = SURVEY;
+            self.surveyed_at = Some(now);
+            self.probe_at = self.probe_at.min(now + SURVEY_INTERVAL);
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        self.estimate.patience(LATE_AFTER)
+    }
+
+    fn is_late(&self, now: Time) -> bool {
+        self.up && self.first_unanswered.is_some_and(|at| now.since(at) >= self.patience())
+    }
+
+    fn is_dead(&self, now: Time) -> bool {
+        let span = BURST_SPAN.max(self.patience() + BURST_GRACE);
+        self.unanswered >= BURST && self.first_unanswered.is_some_and(|at| now.since(at) >= span)
     }
 
     fn come_up(&mut self, was_up_before: bool) -> Option<Change> {
@@ -308,24 +459,45 @@ impl Active {
         if self.up || !enough || self.mtu.usable().is_none() {
             return None;
         }
-        self.up = true;
+        (self.up, self.is_silent) = (true, false);
         Some(Change::Up(self.address))
     }
 
-    fn poll(&mut self, now: Time) -> Option<(SocketAddr, usize, bool)> {
-        if self.probe_at <= now {
-            let interval = match &mut self.burst {
-                None => PROBE_INTERVAL,
-                Some((_, sent)) => {
-                    *sent += 1;
-                    BURST_INTERVAL
-                }
-            };
-            self.probe_at = now + interval;
-            return Some((self.address, SMALL_LEN, false));
+    fn poll(
+        &mut self,
+        busy: Option<Duration>,
+        is_avoided: bool,
+        now: Time,
+    ) -> Option<(SocketAddr, usize, Option<u64>)> {
+        // The first that is late hurries the next.
+        if self.probe_at <= now || (self.unanswered == 1 && self.is_late(now)) {
+            self.unanswered = self.unanswered.saturating_add(1);
+            self.first_unanswered.get_or_insert(now);
+            self.probe_at = now + self.interval(busy, is_avoided, now);
+            self.survey = self.survey.saturating_sub(1);
+            return Some((self.address, SMALL_LEN, Some(self.estimate.sent())));
         }
+        self.mtu.set_busy(busy.is_some());
         let size = self.mtu.poll(now, self.estimate.patience(MTU_PATIENCE))?;
-        Some((self.address, size, true))
+        Some((self.address, size, None))
+    }
+
+    /// How long until the next probe.
+    fn interval(&self, busy: Option<Duration>, is_avoided: bool, now: Time) -> Duration {
+        if self.is_late(now) || now < self.hurried_until {
+            return BURST_INTERVAL;
+        }
+        [
+            Some(PROBE_INTERVAL),
+            busy,
+            (self.survey > 0).then_some(SURVEY_INTERVAL),
+            (is_avoided && self.estimate.is_lossy(now)).then_some(WATCH_INTERVAL),
+            self.is_silent.then_some(SILENT_INTERVAL),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(PROBE_INTERVAL)
     }
 }
 
@@ -396,6 +568,7 @@ mod tests {
     fn a_suspected_path_that_is_dead_is_left_within_a_second_and_one_that_lives_stays() {
         let mut bench = Bench::new();
         bench.answering = vec![HOME.parse().unwrap()];
+        bench.direct.steer(true, false);
         bench.run(Duration::from_secs(2));
         bench.direct.suspect(bench.now);
         let suspected = bench.now;
@@ -404,6 +577,67 @@ mod tests {
         bench.answering.clear();
         bench.direct.suspect(bench.now);
         assert_eq!(bench.run(Duration::from_millis(700)), [Change::Down]);
+    }
+
+    #[test]
+    fn a_silent_path_is_left_in_a_burst_if_there_is_another_and_comes_back_when_it_answers() {
+        let home = HOME.parse().unwrap();
+        for busy in [false, true] {
+            let mut bench = Bench::new();
+            bench.answering = vec![home];
+            bench.direct.steer(true, false);
+            bench.run(Duration::from_secs(2));
+            if busy {
+                bench.direct.busy(Duration::from_millis(50), bench.now);
+            }
+            bench.answering.clear();
+            let patience = Duration::from_millis(if busy { 850 } else { 1300 });
+            assert_eq!(bench.run(patience), [Change::Down], "busy: {busy}");
+            assert_eq!((bench.direct.address(), bench.direct.last_resort()), (None, Some(home)));
+            bench.answering = vec![home];
+            assert_eq!(bench.run(Duration::from_millis(350)), [], "one echo is not enough to come back");
+            assert_eq!(bench.run(Duration::from_millis(500)), [Change::Up(home)]);
+        }
+    }
+
+    #[test]
+    fn who_slept_does_not_hold_it_against_the_path() {
+        let mut bench = Bench::new();
+        bench.answering = vec![HOME.parse().unwrap()];
+        bench.run(Duration::from_secs(2));
+        bench.now = bench.now + Duration::from_secs(10);
+        assert_eq!(bench.run(Duration::from_secs(2)), []);
+    }
+
+    #[test]
+    fn a_lost_probe_has_the_path_looked_at_closely_and_not_again_at_once() {
+        let mut bench = Bench::new();
+        let home = HOME.parse().unwrap();
+        bench.answering = vec![home];
+        bench.run(Duration::from_secs(2));
+        bench.direct.wanted(bench.now);
+        // Half a second of silence: longer than it takes to lose the one probe of that time, and shorter than it takes to be left.
+        bench.answering.clear();
+        bench.run(Duration::from_millis(500));
+        bench.answering = vec![home];
+        bench.sent = 0;
+        assert_eq!(bench.run(Duration::from_secs(4)), []);
+        assert!((128..170).contains(&bench.sent), "{}", bench.sent);
+        assert!(bench.direct.quality(bench.now).unwrap().loss < 1e-9);
+    }
+
+    #[test]
+    fn an_idle_path_that_loses_some_is_not_looked_at_closely() {
+        let mut bench = Bench::new();
+        let home = HOME.parse().unwrap();
+        bench.answering = vec![home];
+        bench.run(Duration::from_secs(10));
+        for second in 0..40 {
+            bench.answering = if second % 4 == 0 { Vec::new() } else { vec![home] };
+            bench.run(Duration::from_millis(if second % 4 == 0 { 300 } else { 1000 }));
+            assert!(!bench.direct.is_surveyed(), "after {second} s");
+        }
+        assert!(bench.direct.loss() > 0.05);
     }
 
     #[test]

@@ -1,36 +1,78 @@
-//! What a link's probes say: smoothed round-trip time, its deviation, and the share of probes lost.
+//! What the probes of one path say: smoothed round-trip time, its deviation, jitter, and the share of probes lost.
+//!
+//! A busy path is probed twenty times as often as an idle one, so what a single probe counts for depends on how long ago the
+//! last one was. Loss is that of the round trip: a probe and its echo are lost alike.
 
 use std::time::Duration;
 
-/// Probes that the loss is taken over.
-const LOSS_WINDOW: u32 = 64;
+use crate::time::Time;
 
-/// Estimates of one direct path.
+/// The loss is taken over 128 probes: of 5 % that is six, and chance makes that two only once in twenty times. Fewer
+/// than this are taken as this many: two lost of the first three prove little.
+const LOSS_PROBES_MIN: u32 = 64;
+/// Less loss than this is none: six lost of 128. Chance makes that of 1 % in each direction now and then; a detour is not worth that.
+const LOSS_MIN: f64 = 0.025;
+/// How long the worst loss counts on after it was last seen: a path has to stay good before it is good.
+const LOSS_HELD: Duration = Duration::from_secs(20);
+/// What a probe counts for in the mean is the time since the last one by this, but at most what RFC 6298 §2 has, 1/8.
+const MEMORY: Duration = Duration::from_millis(800);
+const GAIN_MAX: f64 = 1.0 / 8.0;
+const GAIN_MIN: f64 = 1.0 / 64.0;
+/// What the difference of two probes counts for in the jitter (RFC 3550 §6.4.1).
+const JITTER_GAIN: u32 = 16;
+
+/// How good a path is.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Quality {
+    /// Smoothed round-trip time.
+    pub rtt: Duration,
+    /// Mean difference of a round-trip time to the one before it (RFC 3550 §6.4.1).
+    pub jitter: Duration,
+    /// Share of round trips that are lost, 0 to 1, as far as it is beyond chance.
+    pub loss: f64,
+}
+
+/// Estimates of one path.
 #[derive(Clone, Debug, Default)]
 pub struct Estimate {
     smoothed: Option<Duration>,
     deviation: Duration,
-    /// The latest probes, newest in bit 0; a set bit was lost.
-    lost: u64,
-    probes: u32,
+    jitter: Duration,
+    last: Option<(Duration, Time)>,
+    /// Round trips measured so far: of the first few the plain mean is taken, as a single one says little of the next.
+    measured: u32,
+    /// Probes sent so far; of the latest, the newest in bit 0, which came back or were lost, and which were lost.
+    sent: u64,
+    known: u128,
+    lost: u128,
+    /// The worst loss of late, and when it was last seen.
+    worst: Option<(f64, Time)>,
 }
 
 impl Estimate {
-    /// Takes in a measured round trip (RFC 6298 §2: gain 1/8 for the mean, 1/4 for the deviation).
-    pub fn answered(&mut self, rtt: Duration) {
-        self.push(false);
-        let Some(smoothed) = self.smoothed else {
-            self.smoothed = Some(rtt);
-            self.deviation = rtt / 2;
-            return;
-        };
-        self.deviation = (self.deviation * 3 + smoothed.abs_diff(rtt)) / 4;
-        self.smoothed = Some((smoothed * 7 + rtt) / 8);
+    /// A probe is sent; returns its number.
+    pub fn sent(&mut self) -> u64 {
+        self.sent += 1;
+        self.known <<= 1;
+        self.lost <<= 1;
+        self.sent
     }
 
-    /// Takes in a probe that was never answered.
-    pub fn lost(&mut self) {
-        self.push(true);
+    /// Takes in a measured round trip (RFC 6298 §2), also of a probe that was held for lost.
+    pub fn answered(&mut self, number: u64, rtt: Duration, now: Time) {
+        let bit = self.bit(number);
+        self.known |= bit;
+        self.lost &= !bit;
+        self.measured(rtt, now);
+        self.remember_worst(now);
+    }
+
+    /// Takes in a probe that was not answered in time.
+    pub fn lost(&mut self, number: u64, now: Time) {
+        let bit = self.bit(number);
+        self.known |= bit;
+        self.lost |= bit;
+        self.remember_worst(now);
     }
 
     /// Smoothed round-trip time.
@@ -38,7 +80,7 @@ impl Estimate {
         self.smoothed
     }
 
-    /// How long to wait for an answer before a probe counts as lost: mean and four deviations (RFC 6298 §2), but no less
+    /// How long to wait for an answer before a probe counts as late: mean and four deviations (RFC 6298 §2), but no less
     /// than `floor`, since a busy peer may be slow to answer.
     pub fn patience(&self, floor: Duration) -> Duration {
         self.smoothed.map_or(floor, |rtt| (rtt + self.deviation * 4).max(floor))
@@ -46,15 +88,60 @@ impl Estimate {
 
     /// Share of the latest probes that were lost, 0 to 1.
     pub fn loss(&self) -> f64 {
-        match self.probes {
+        match self.known.count_ones() {
             0 => 0.0,
             probes => f64::from(self.lost.count_ones()) / f64::from(probes),
         }
     }
 
-    fn push(&mut self, lost: bool) {
-        self.lost = self.lost << 1 | u64::from(lost);
-        self.probes = (self.probes + 1).min(LOSS_WINDOW);
+    /// What counts for the cost; None before the first answer.
+    pub fn quality(&self, now: Time) -> Option<Quality> {
+        let held = self.worst.filter(|(_, at)| now.since(*at) < LOSS_HELD).map_or(0.0, |(loss, _)| loss);
+        Some(Quality { rtt: self.smoothed?, jitter: self.jitter, loss: held.max(self.sure_loss()) })
+    }
+
+    /// Whether loss counts: it is to be watched closely.
+    pub fn is_lossy(&self, now: Time) -> bool {
+        self.quality(now).is_some_and(|quality| quality.loss > 0.0)
+    }
+
+    fn measured(&mut self, rtt: Duration, now: Time) {
+        let Some((smoothed, (last, at))) = self.smoothed.zip(self.last.replace((rtt, now))) else {
+            self.smoothed = Some(rtt);
+            self.deviation = rtt / 2;
+            return;
+        };
+        self.measured = self.measured.saturating_add(1);
+        let gain = (now.since(at).as_secs_f64() / MEMORY.as_secs_f64()).clamp(GAIN_MIN, GAIN_MAX);
+        let gain = gain.max(1.0 / f64::from(self.measured + 1));
+        let towards = |from: Duration, to: Duration, gain: f64| from.mul_f64(1.0 - gain) + to.mul_f64(gain);
+        self.deviation = towards(self.deviation, smoothed.abs_diff(rtt), (2.0 * gain).min(2.0 * GAIN_MAX));
+        self.smoothed = Some(towards(smoothed, rtt, gain));
+        let memory = self.measured.min(JITTER_GAIN);
+        self.jitter = (self.jitter * (memory - 1) + last.abs_diff(rtt)) / memory;
+    }
+
+    /// The bit of a probe; none if it is too long ago.
+    fn bit(&self, number: u64) -> u128 {
+        let ago = u32::try_from(self.sent.saturating_sub(number)).unwrap_or(u32::MAX);
+        1_u128.checked_shl(ago).unwrap_or(0)
+    }
+
+    fn remember_worst(&mut self, now: Time) {
+        let loss = self.sure_loss();
+        self.worst = match self.worst.filter(|(_, at)| now.since(*at) < LOSS_HELD) {
+            Some((worst, _)) if loss * 2.0 >= worst => Some((worst.max(loss), now)),
+            Some(worst) => Some(worst),
+            None => (loss > 0.0).then_some((loss, now)),
+        };
+    }
+
+    /// Loss beyond chance: probes lost in a row are one event (RFC 5348 §5.2), and of the events one standard deviation is taken off
+    /// (Poisson's: their square root), so that a single one is none.
+    fn sure_loss(&self) -> f64 {
+        let events = f64::from((self.lost & !(self.lost << 1)).count_ones());
+        let loss = (events - events.sqrt()) / f64::from(self.known.count_ones().max(LOSS_PROBES_MIN));
+        if loss < LOSS_MIN { 0.0 } else { loss }
     }
 }
 
@@ -62,32 +149,105 @@ impl Estimate {
 mod tests {
     use super::*;
 
+    /// An estimate and its clock.
+    #[derive(Default)]
+    struct Bench(Estimate, Time);
+
+    impl Bench {
+        fn answer(&mut self, count: u32, interval: Duration, rtt: impl Fn(u32) -> u64) {
+            for probe in 0..count {
+                self.1 = self.1 + interval;
+                let number = self.0.sent();
+                self.0.answered(number, Duration::from_millis(rtt(probe)), self.1);
+            }
+        }
+
+        /// Every so manieth is lost.
+        fn lose(&mut self, count: u32, interval: Duration, every: u32) {
+            for probe in 0..count {
+                self.1 = self.1 + interval;
+                let number = self.0.sent();
+                match probe % every {
+                    0 => self.0.lost(number, self.1),
+                    _ => self.0.answered(number, Duration::from_millis(1), self.1),
+                }
+            }
+        }
+
+        fn loss(&self) -> f64 {
+            self.0.quality(self.1).map_or(0.0, |quality| quality.loss)
+        }
+    }
+
+    const SLOW: Duration = Duration::from_millis(500);
+    const QUICK: Duration = Duration::from_millis(50);
+
     #[test]
     fn the_mean_follows_and_the_deviation_widens_patience() {
-        let mut estimate = Estimate::default();
+        let mut bench = Bench::default();
         let floor = Duration::from_millis(1);
-        assert_eq!((estimate.rtt(), estimate.patience(floor)), (None, floor));
-        estimate.answered(Duration::from_millis(100));
-        assert_eq!(estimate.rtt(), Some(Duration::from_millis(100)));
-        assert_eq!(estimate.patience(floor), Duration::from_millis(300));
-        for _ in 0..200 {
-            estimate.answered(Duration::from_millis(10));
-        }
-        let rtt = estimate.rtt().unwrap();
+        assert_eq!((bench.0.rtt(), bench.0.patience(floor)), (None, floor));
+        bench.answer(1, SLOW, |_| 100);
+        assert_eq!(bench.0.rtt(), Some(Duration::from_millis(100)));
+        assert_eq!(bench.0.patience(floor), Duration::from_millis(300));
+        bench.answer(200, SLOW, |_| 10);
+        let rtt = bench.0.rtt().unwrap();
         assert!(rtt < Duration::from_millis(11), "{rtt:?}");
-        assert!(estimate.patience(floor) < Duration::from_millis(12));
+        assert!(bench.0.patience(floor) < Duration::from_millis(12));
     }
 
     #[test]
-    fn loss_is_that_of_the_latest_probes() {
-        let mut estimate = Estimate::default();
-        for probe in 0..4 {
-            if probe == 0 { estimate.lost() } else { estimate.answered(Duration::from_millis(1)) }
+    fn a_busy_path_is_followed_in_a_second_and_an_idle_one_in_a_few() {
+        for (interval, probes) in [(QUICK, 20), (SLOW, 9)] {
+            let mut bench = Bench::default();
+            bench.answer(100, interval, |_| 20);
+            bench.answer(probes, interval, |_| 120);
+            let rtt = bench.0.rtt().unwrap();
+            assert!(rtt > Duration::from_millis(85), "{rtt:?} at one each {interval:?}");
         }
-        assert!((estimate.loss() - 0.25).abs() < 1e-9);
-        for _ in 0..64 {
-            estimate.answered(Duration::from_millis(1));
-        }
-        assert!(estimate.loss() < 1e-9);
+    }
+
+    #[test]
+    fn jitter_is_what_one_round_trip_differs_from_the_last() {
+        let mut bench = Bench::default();
+        bench.answer(200, SLOW, |probe| 20 + 8 * u64::from(probe % 2));
+        let jitter = bench.0.quality(bench.1).unwrap().jitter;
+        assert!(jitter.abs_diff(Duration::from_millis(8)) < Duration::from_micros(10), "{jitter:?}");
+    }
+
+    #[test]
+    fn a_probe_lost_or_many_in_a_row_are_no_loss_and_some_here_and_there_are() {
+        let mut bench = Bench::default();
+        bench.answer(200, QUICK, |_| 1);
+        bench.lose(1, QUICK, 1);
+        bench.lose(8, QUICK, 1);
+        assert!(bench.loss() < 1e-9 && bench.0.loss() > 0.05, "{}", bench.loss());
+        bench.answer(200, QUICK, |_| 1);
+        bench.lose(200, QUICK, 20);
+        assert!((0.025..0.05).contains(&bench.loss()), "{}", bench.loss());
+        assert!((0.04..0.06).contains(&bench.0.loss()), "{}", bench.0.loss());
+    }
+
+    #[test]
+    fn loss_that_ended_counts_for_a_while() {
+        let mut bench = Bench::default();
+        bench.lose(400, QUICK, 10);
+        assert!(bench.0.is_lossy(bench.1));
+        bench.answer(300, QUICK, |_| 1);
+        assert!(bench.0.is_lossy(bench.1), "15 s later");
+        bench.answer(300, QUICK, |_| 1);
+        assert!(!bench.0.is_lossy(bench.1), "30 s later");
+    }
+
+    #[test]
+    fn what_comes_late_was_not_lost_and_what_was_lost_in_a_row_is_one_event_however_it_became_known() {
+        let mut bench = Bench::default();
+        let numbers: Vec<u64> = (0..20).map(|_| bench.0.sent()).collect();
+        // Those sent later are answered before the first are given up.
+        numbers[10..].iter().for_each(|number| bench.0.answered(*number, QUICK, bench.1));
+        numbers[..10].iter().for_each(|number| bench.0.lost(*number, bench.1));
+        assert!(bench.loss() < 1e-9 && bench.0.loss() > 0.49);
+        numbers[..10].iter().for_each(|number| bench.0.answered(*number, QUICK, bench.1));
+        assert!(bench.0.loss() < 1e-9);
     }
 }

@@ -23,6 +23,7 @@ use agreement::Agreed;
 use super::{
     encap::Encap,
     esp::{Esp, Offer, Source},
+    estimate::Quality,
     heartbeat::{Fault, Heartbeats, Size},
     message::Hello,
 };
@@ -164,6 +165,23 @@ impl Fast {
     /// Share of heartbeats lost, 0 to 1.
     pub fn loss(&self) -> f64 {
         self.beats.loss()
+    }
+
+    /// How good the path of heartbeats is.
+    pub fn quality(&self, now: Time) -> Option<Quality> {
+        self.beats.quality(now)
+    }
+
+    /// Whether frames were sent to the peer of late.
+    pub fn set_used(&mut self, is_used: bool) {
+        self.beats.set_used(is_used);
+    }
+
+    /// A packet was lost on the way to the same peer: see closely how many are.
+    pub fn survey(&mut self, now: Time) {
+        if self.carries {
+            self.beats.survey(now);
+        }
     }
 
     /// Lanes that we seal on; None in clear.

@@ -12,7 +12,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::estimate::Estimate;
+use super::estimate::{Estimate, Quality};
 use crate::{entropy::Entropy, time::Time};
 
 /// Between small heartbeats, and between those of full size, while they are answered.
@@ -33,8 +33,14 @@ const PROOF: Duration = Duration::from_secs(3);
 const GAP: Duration = Duration::from_millis(900);
 const FULL_GAP: Duration = Duration::from_millis(1700);
 /// Heartbeats under way that are remembered; more cannot be in a second's flight.
-const PENDING_MAX: usize = 128;
+const PENDING_MAX: usize = 256;
 const FORGET_AFTER: Duration = Duration::from_secs(2);
+/// A heartbeat without an echo for this long was lost, unless the path is known to be slower, or it comes before it is forgotten.
+const LOST_AFTER: Duration = Duration::from_millis(400);
+/// Between small heartbeats after one was lost, and how many: as many as the loss is taken over. Then not again for a while.
+const SURVEY_INTERVAL: Duration = Duration::from_millis(20);
+const SURVEY: u32 = 128;
+const SURVEY_AGAIN: Duration = Duration::from_secs(30);
 
 /// What is wrong with a path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,6 +84,10 @@ struct Rhythm {
 struct Sent {
     size: Size,
     at: Time,
+    /// For the estimate, which is of the small ones.
+    number: Option<u64>,
+    /// It was given up.
+    lost: bool,
 }
 
 /// The heartbeats to one peer.
@@ -91,6 +101,11 @@ pub struct Heartbeats {
     good_since: Option<Time>,
     is_proven: bool,
     was_proven: bool,
+    /// Small ones still to come closely, and when that may be begun again.
+    survey: u32,
+    survey_at: Time,
+    /// Frames are sent to the peer: it matters how much is lost.
+    is_used: bool,
 }
 
 impl Heartbeats {
@@ -105,6 +120,9 @@ impl Heartbeats {
             good_since: None,
             is_proven: false,
             was_proven: false,
+            survey: 0,
+            survey_at: now,
+            is_used: false,
         }
     }
 
@@ -153,10 +171,28 @@ impl Heartbeats {
         self.estimate.loss()
     }
 
+    /// How good the path is.
+    pub fn quality(&self, now: Time) -> Option<Quality> {
+        self.estimate.quality(now)
+    }
+
+    /// Whether frames were sent to the peer of late: only then are losses looked at closely.
+    pub fn set_used(&mut self, is_used: bool) {
+        self.is_used = is_used;
+    }
+
+    /// A packet was lost on the way to the same peer: see closely how many are.
+    pub fn survey(&mut self, now: Time) {
+        if self.is_proven && self.is_used && now >= self.survey_at {
+            self.survey = SURVEY;
+            self.survey_at = now + SURVEY_AGAIN;
+            self.small.due = self.small.due.min(now + SURVEY_INTERVAL);
+        }
+    }
+
     /// The path was left, or became another: it has to prove itself again.
     pub fn restart(&mut self, now: Time) {
-        let was_proven = self.was_proven;
-        *self = Self { was_proven, ..Self::new(now) };
+        *self = Self { was_proven: self.was_proven, is_used: self.is_used, ..Self::new(now) };
     }
 
     /// What was not answered so far proves nothing: whoever answers was away.
@@ -172,32 +208,37 @@ impl Heartbeats {
     pub fn echoed(&mut self, token: u64, now: Time) {
         let Some(sent) = self.pending.remove(&token) else { return };
         self.rhythm(sent.size).answered(sent.size, now);
-        if sent.size == Size::Small {
-            self.estimate.answered(now.since(sent.at));
+        if self.survey > 0 {
+            self.small.due = self.small.due.min(now + SURVEY_INTERVAL);
+        }
+        if let Some(number) = sent.number {
+            self.estimate.answered(number, now.since(sent.at), now);
         }
         self.prove(now);
     }
 
     /// The next heartbeat to send, with its token.
     pub fn poll(&mut self, now: Time, entropy: &Entropy) -> Option<(u64, Size)> {
-        let lost = self.pending.extract_if(.., |_, sent| now.since(sent.at) >= FORGET_AFTER);
-        let lost = lost.filter(|(_, sent)| sent.size == Size::Small).count();
-        (0..lost).for_each(|_| self.estimate.lost());
+        self.give_up(now);
         if self.small.is_broken(now, GAP) || self.full.is_broken(now, FULL_GAP) {
             self.good_since = None;
         }
         let patience = self.patience();
         let is_proven = self.is_proven;
         let size = [Size::Small, Size::Full].into_iter().find(|size| self.rhythm(*size).due <= now)?;
+        let is_surveyed = size == Size::Small && self.survey > 0;
+        self.survey -= u32::from(is_surveyed);
         let rhythm = self.rhythm(size);
-        rhythm.due = now + rhythm.interval(size, is_proven, patience, now);
+        let interval = rhythm.interval(size, is_proven, patience, now);
+        rhythm.due = now + if is_surveyed { interval.min(SURVEY_INTERVAL) } else { interval };
         rhythm.unanswered = rhythm.unanswered.saturating_add(1);
         rhythm.first_unanswered.get_or_insert(now);
         if self.pending.len() == PENDING_MAX {
             self.pending.pop_first();
         }
         let token = entropy.number();
-        self.pending.insert(token, Sent { size, at: now });
+        let number = (size == Size::Small).then(|| self.estimate.sent());
+        self.pending.insert(token, Sent { size, at: now, number, lost: false });
         Some((token, size))
     }
 
@@ -221,6 +262,24 @@ impl Heartbeats {
             if rhythm.unanswered == 1 && rhythm.first_unanswered.is_some_and(|at| now.since(at) >= patience) {
                 rhythm.due = rhythm.due.min(now);
             }
+        }
+    }
+
+    /// Gives up those that should have been answered, and forgets those that cannot be any more.
+    fn give_up(&mut self, now: Time) {
+        self.pending.retain(|_, sent| now.since(sent.at) < FORGET_AFTER);
+        let patience = self.estimate.patience(LOST_AFTER);
+        let is_lost = |sent: &&mut Sent| !sent.lost && now.since(sent.at) >= patience;
+        let mut any = false;
+        for sent in self.pending.values_mut().filter(is_lost) {
+            sent.lost = true;
+            if let Some(number) = sent.number {
+                self.estimate.lost(number, now);
+                any = true;
+            }
+        }
+        if any {
+            self.survey(now);
         }
     }
 

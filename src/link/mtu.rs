@@ -1,11 +1,15 @@
 //! How large a UDP payload a direct path carries: packetization layer path MTU discovery after RFC 8899, by probes alone.
 //!
 //! ```text
-//!            all sizes asked at once          halving what is left          every 500 ms the size in use
+//!            all sizes asked at once          halving what is left          now and then the size in use
 //!  start ──▶ Sweep ─────────────────────────▶ Search ────────────────────▶ Verify ──┐ lost twice: Sweep
 //!              ▲                                                             │       │ 60 s (RFC 8899's PMTU_RAISE_TIMER,
 //!              └─────────────────────────────────────────────────────────────┴───────┘  shortened: it costs eight packets)
 //! ```
+//! Whose frames are lost wants to know soon that a path has narrowed; where none are sent, these packets would be the most that is.
+//! So the size in use is looked at every 500 ms while frames are sent, and when they begin to be, else every 10 s; and
+//! larger ones every minute, else every ten (RFC 8899's own).
+//!
 //! ICMP is neither needed nor believed; what the system itself refuses to send is not asked again. While a sweep runs the
 //! earlier result stays in use, unless it was just found lost: then what is answered is taken at once. A sweep that nothing answered
 //! says that the path is dead, not that it is narrow, and changes nothing.
@@ -25,8 +29,11 @@ pub const BASE: usize = 1232;
 const NEAR: usize = 8;
 /// A lost probe is tried again once before it counts.
 const TRIES: u8 = 2;
+/// Between looks at the size in use, and between searches for a larger one, while frames are sent and while none are.
 const VERIFY_INTERVAL: Duration = Duration::from_millis(500);
+const VERIFY_INTERVAL_IDLE: Duration = Duration::from_secs(10);
 const RAISE_INTERVAL: Duration = Duration::from_secs(60);
+const RAISE_INTERVAL_IDLE: Duration = Duration::from_secs(600);
 
 /// One asked size.
 #[derive(Clone, Debug)]
@@ -43,7 +50,7 @@ enum Phase {
     /// Between the size in use and one too large.
     Search { ask: Ask, too_large: usize },
     /// Resting, looking now and then whether the size in use still passes.
-    Verify { ask: Option<Ask>, next: Time },
+    Verify { ask: Option<Ask>, since: Time },
 }
 
 /// The search on one path.
@@ -56,13 +63,21 @@ pub struct MtuSearch {
     narrowed: bool,
     /// The least that the system refused to send.
     refused: usize,
-    raise_at: Time,
+    /// When the last sweep began.
+    swept_at: Time,
+    /// Frames are sent this way.
+    is_busy: bool,
 }
 
 impl MtuSearch {
     /// A search that begins with a sweep at `now`.
     pub fn new(now: Time) -> Self {
-        Self { phase: sweep(), usable: None, narrowed: false, refused: usize::MAX, raise_at: now + RAISE_INTERVAL }
+        Self { phase: sweep(), usable: None, narrowed: false, refused: usize::MAX, swept_at: now, is_busy: false }
+    }
+
+    /// Frames are sent this way from now on, or are not any more.
+    pub fn set_busy(&mut self, is_busy: bool) {
+        self.is_busy = is_busy;
     }
 
     /// The UDP payload in use; None until the first sweep ended.
@@ -72,14 +87,15 @@ impl MtuSearch {
 
     /// The next size to probe at `now`; `patience` is how long an answer may take.
     pub fn poll(&mut self, now: Time, patience: Duration) -> Option<usize> {
-        if matches!(self.phase, Phase::Verify { .. }) && now >= self.raise_at {
+        let (verify, raise) = self.intervals();
+        if matches!(self.phase, Phase::Verify { .. }) && now.since(self.swept_at) >= raise {
             self.restart(now);
         }
-        if let Phase::Verify { ask: ask @ None, next } = &mut self.phase {
-            if now < *next {
+        if let Phase::Verify { ask: ask @ None, since } = &mut self.phase {
+            if now.since(*since) < verify {
                 return None;
             }
-            *next = now + VERIFY_INTERVAL;
+            *since = now;
             *ask = self.usable.map(|size| Ask { size, sent: None, tries: 0 });
         }
         if let Some(size) = self.asks().iter_mut().find_map(|ask| ask.poll(now, patience)) {
@@ -137,7 +153,7 @@ impl MtuSearch {
     /// Starts over; the earlier result stays in use meanwhile.
     pub fn restart(&mut self, now: Time) {
         self.phase = sweep();
-        self.raise_at = now + RAISE_INTERVAL;
+        self.swept_at = now;
         self.refused = usize::MAX;
     }
 
@@ -147,7 +163,14 @@ impl MtuSearch {
             Phase::Sweep { asks, .. } => asks.iter().map(|ask| ask.deadline(patience)).min(),
             Phase::Search { ask, .. } => Some(ask.deadline(patience)),
             Phase::Verify { ask: Some(ask), .. } => Some(ask.deadline(patience)),
-            Phase::Verify { ask: None, next } => Some(*next),
+            Phase::Verify { ask: None, since } => Some(*since + self.intervals().0),
+        }
+    }
+
+    fn intervals(&self) -> (Duration, Duration) {
+        match self.is_busy {
+            true => (VERIFY_INTERVAL, RAISE_INTERVAL),
+            false => (VERIFY_INTERVAL_IDLE, RAISE_INTERVAL_IDLE),
         }
     }
 
@@ -209,7 +232,7 @@ fn search(usable: usize, too_large: usize, now: Time) -> Phase {
 }
 
 fn rest(now: Time) -> Phase {
-    Phase::Verify { ask: None, next: now + VERIFY_INTERVAL }
+    Phase::Verify { ask: None, since: now }
 }
 
 #[cfg(test)]
@@ -261,11 +284,24 @@ mod tests {
     fn a_path_that_narrows_is_noticed_within_a_second_and_a_half_and_one_that_widens_in_a_minute() {
         let mut now = Time::ZERO;
         let mut search = MtuSearch::new(now);
+        search.set_busy(true);
         run(&mut search, 1472, &mut now, Duration::from_secs(5));
         run(&mut search, 1272, &mut now, Duration::from_millis(1500));
         assert!(search.usable().unwrap() <= 1272, "{search:?}");
         run(&mut search, 1472, &mut now, Duration::from_secs(65));
         assert_eq!(search.usable(), Some(1472));
+    }
+
+    #[test]
+    fn an_idle_path_costs_little_and_is_looked_at_when_it_is_not_idle_any_more() {
+        let mut now = Time::ZERO;
+        let mut search = MtuSearch::new(now);
+        run(&mut search, 1472, &mut now, Duration::from_secs(5));
+        let sent = run(&mut search, 1472, &mut now, Duration::from_secs(100));
+        assert!((5..=12).contains(&sent), "{sent}");
+        search.set_busy(true);
+        run(&mut search, 1272, &mut now, Duration::from_millis(1500));
+        assert!(search.usable().unwrap() <= 1272, "{search:?}");
     }
 
     #[test]

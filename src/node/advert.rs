@@ -11,10 +11,7 @@ use crate::{
     id::PeerName,
     link::direct::Direct,
     time::Time,
-    topology::{
-        cost::Cost,
-        record::{ADDRESSES_MAX, LINKS_MAX, LinkRecord, PeerRecord},
-    },
+    topology::record::{ADDRESSES_MAX, Detail, LINKS_MAX, LinkRecord, PeerRecord},
 };
 
 /// Bad news goes at once, unless there was news this recently: where one link breaks others do.
@@ -23,7 +20,7 @@ const BAD_NEWS_INTERVAL: Duration = Duration::from_millis(200);
 const GATHER: Duration = Duration::from_millis(100);
 /// A large mesh that starts would otherwise tell everybody of each link by itself.
 const GOOD_NEWS_INTERVAL: Duration = Duration::from_secs(1);
-/// A link's cost or size is told anew this often at most.
+/// The record is compared with what was told this often at least.
 const REFRESH: Duration = Duration::from_secs(10);
 
 /// The record's inputs that are kept here, and when it is to be rebuilt.
@@ -31,8 +28,6 @@ const REFRESH: Duration = Duration::from_secs(10);
 pub(super) struct Advert {
     local: Vec<IpAddr>,
     observed: BTreeMap<PeerName, SocketAddr>,
-    /// What was told of each link's cost, to be followed with hysteresis.
-    costs: BTreeMap<PeerName, Cost>,
     due: Option<Time>,
     refresh_at: Time,
     told_at: Option<Time>,
@@ -60,7 +55,6 @@ impl Advert {
     /// A peer is not a neighbour any more.
     pub(super) fn forget(&mut self, peer: PeerName) {
         self.observed.remove(&peer);
-        self.costs.remove(&peer);
     }
 
     /// Something got better: tell it, perhaps with more.
@@ -109,8 +103,13 @@ impl Advert {
         addresses
     }
 
+    /// An address that others see us at and that is not our own: that of a NAT.
+    pub(super) fn seen_elsewhere(&self) -> Option<IpAddr> {
+        self.observed.values().map(|seen| seen.ip().to_canonical()).find(|ip| !self.local.contains(ip))
+    }
+
     /// The record as of now.
-    pub(super) fn record(&mut self, config: &NodeConfig, connections: &Connections, links: &Links) -> PeerRecord {
+    pub(super) fn record(&self, config: &NodeConfig, connections: &Connections, links: &Links) -> PeerRecord {
         let control: BTreeSet<PeerName> = connections.up().map(|(_, _, peer)| peer.name).collect();
         let direct = links.iter().filter(|(_, link)| link.direct.as_ref().is_some_and(|d| d.address().is_some()));
         let mut peers: BTreeSet<PeerName> = direct.map(|(peer, _)| peer).collect();
@@ -118,11 +117,13 @@ impl Advert {
         let records = peers.into_iter().take(LINKS_MAX).map(|peer| {
             let direct = links.link(peer).and_then(|link| link.direct.as_ref());
             let up = direct.filter(|direct| direct.address().is_some());
+            let told = up.and_then(|_| links.link(peer)?.told);
             LinkRecord {
                 peer,
                 control: control.contains(&peer),
-                data: up.and_then(|direct| self.cost(peer, direct)),
+                data: told.map(|told| told.cost),
                 payload_max: up.and_then(Direct::payload_max).and_then(|max| u16::try_from(max).ok()).unwrap_or(0),
+                detail: told.map(|told| Detail::of(told.quality)),
             }
         });
         PeerRecord {
@@ -135,12 +136,5 @@ impl Advert {
             leaving: self.leaving,
             mtu: links.fast.mtu,
         }
-    }
-
-    fn cost(&mut self, peer: PeerName, direct: &Direct) -> Option<Cost> {
-        let rtt = direct.rtt()?;
-        let cost = self.costs.get(&peer).map_or_else(|| Cost::of(rtt), |last| last.follow(rtt));
-        self.costs.insert(peer, cost);
-        Some(cost)
     }
 }

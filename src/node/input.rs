@@ -82,6 +82,11 @@ pub enum Input {
     },
     /// Change names of this peer; answered at once by [`super::output::Output::NamesAnswer`].
     Names(NameRequest),
+    /// The data plane sent frames to these peers since it last said so, a moment ago.
+    Busy {
+        /// Each once.
+        peers: Vec<PeerName>,
+    },
     /// The data plane has a frame for this peer and no session to seal it with.
     SessionWanted {
         /// The peer.

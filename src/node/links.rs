@@ -4,12 +4,15 @@
 //! only where [`Links::allow_direct`] said so; all else goes by the relays that [`Links::set_relays`] names.
 
 mod fast;
+mod news;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     time::Duration,
 };
+
+use news::News;
 
 use super::{input::Origin, load::Load, output::Output};
 use crate::{
@@ -22,6 +25,7 @@ use crate::{
         cookie::CookieJar,
         direct::{Change, Direct},
         esp::Offer,
+        estimate::Quality,
         fast::{Fast, FastConfig},
         handshake::{self, LinkConfig, Stamp},
         keys::{Initiator, Keys},
@@ -29,8 +33,13 @@ use crate::{
     },
     switch::forwarding::Route,
     time::Time,
+    topology::cost::{Audience, Told, Turn},
     wire::sleeve::{Header, PacketType},
 };
+
+/// Between probes of a link that frames are sent by; where many are, so much for each of those that no more are sent in all.
+const BUSY_INTERVAL: Duration = Duration::from_millis(50);
+const BUSY_INTERVAL_PER_LINK: Duration = Duration::from_millis(6);
 
 /// Until the peer has used a new session, it is told of it this often.
 const CONFIRM_INTERVAL: Duration = Duration::from_secs(1);
@@ -53,6 +62,10 @@ pub(super) enum LinkChange {
     Size,
     /// Whether the fast datapath carries.
     Method,
+    /// What it costs us.
+    Cost,
+    /// What it costs is to be told anew.
+    Told(Turn),
 }
 
 /// One link.
@@ -72,6 +85,11 @@ pub(super) struct Link {
     confirm_at: Time,
     /// The size of the direct path as last told.
     payload_max: Option<usize>,
+    /// How good it is for our own paths, and what everybody is told of that.
+    pub(super) own: Option<Told>,
+    pub(super) told: Option<Told>,
+    /// Frames go by relays although they could go straight: that is worse.
+    is_avoided: bool,
     indices: Vec<u32>,
     due: Option<Time>,
 }
@@ -91,6 +109,7 @@ pub(super) struct Links {
     links: BTreeMap<PeerName, Link>,
     by_index: BTreeMap<u32, PeerName>,
     agenda: BTreeSet<(Time, PeerName)>,
+    news: News,
     cookies: CookieJar,
     load: Load,
     pub(super) drops: DropCounts,
@@ -120,6 +139,7 @@ impl Links {
             links: BTreeMap::new(),
             by_index: BTreeMap::new(),
             agenda: BTreeSet::new(),
+            news: News::default(),
             load: Load::default(),
             drops: DropCounts::default(),
             outputs: VecDeque::new(),
@@ -219,6 +239,43 @@ impl Links {
     pub(super) fn set_relays(&mut self, peer: PeerName, relays: Option<Vec<PeerName>>, now: Time) {
         if let Some(link) = self.links.get_mut(&peer).filter(|link| link.relays != relays) {
             link.relays = relays;
+            self.touch(peer, now);
+        }
+    }
+
+    /// Frames were sent to these peers a moment ago: links that carry any are watched more closely.
+    pub(super) fn busy(&mut self, peers: &[PeerName], now: Time) {
+        let count = u32::try_from(peers.len()).unwrap_or(u32::MAX);
+        let interval = BUSY_INTERVAL.max(BUSY_INTERVAL_PER_LINK * count);
+        for &peer in peers {
+            let Some(link) = self.links.get_mut(&peer) else { continue };
+            if let Some(direct) = &mut link.direct {
+                direct.wanted(now);
+            }
+            // What goes by relays is seen on the link to the first.
+            let first = link.relays.as_ref().and_then(|relays| relays.first().copied()).unwrap_or(peer);
+            if let Some(direct) = self.links.get_mut(&first).and_then(|link| link.direct.as_mut()) {
+                direct.busy(interval, now);
+                self.touch(first, now);
+            }
+        }
+    }
+
+    /// For each peer: whether frames to it have another way than straight, and whether they go it although they could go straight.
+    pub(super) fn steer(&mut self, of: impl Fn(PeerName) -> (bool, bool), now: Time) {
+        let mut touched = Vec::new();
+        for (peer, link) in &mut self.links {
+            let (has_alternative, is_avoided) = of(*peer);
+            if let Some(direct) = &mut link.direct {
+                direct.steer(has_alternative, is_avoided);
+            }
+            if link.is_avoided != is_avoided {
+                link.is_avoided = is_avoided;
+                touched.push(*peer);
+            }
+        }
+        for peer in touched {
+            self.service(peer, now);
             self.touch(peer, now);
         }
     }
@@ -405,8 +462,12 @@ impl Links {
         let Some(link) = self.links.get_mut(&peer).filter(|link| link.keys.is_established()) else { return };
         let mut probes = Vec::new();
         if let Some(direct) = &mut link.direct {
+            link.fast.set_used(direct.is_used(now));
             let change = direct.handle_timeout(now);
             self.changes.extend(change.map(|change| (peer, LinkChange::Direct(change))));
+            if direct.is_surveyed() {
+                link.fast.survey(now);
+            }
             probes.extend(std::iter::from_fn(|| direct.poll_probe(now, &self.entropy)));
         }
         let confirm = link.keys.is_unconfirmed() && link.confirm_at <= now;
@@ -463,6 +524,7 @@ impl Links {
 
     /// Brings the index map and the agenda up to date with a link that may have changed, and tells of another size.
     fn touch(&mut self, peer: PeerName, now: Time) {
+        let peers = self.links.len();
         let Some(link) = self.links.get_mut(&peer) else { return };
         let indices: Vec<u32> = link.keys.indices().collect();
         if indices != link.indices {
@@ -477,6 +539,8 @@ impl Links {
             link.payload_max = payload_max;
             self.changes.push_back((peer, LinkChange::Size));
         }
+        self.changes.extend(link.measure(now).then_some((peer, LinkChange::Cost)));
+        self.changes.extend(link.tell(&mut self.news, peers, now).map(|turn| (peer, LinkChange::Told(turn))));
         let due = link.deadline(self.rekey_after, &self.fast, now);
         if due != link.due {
             if let Some(old) = link.due {
@@ -503,9 +567,53 @@ impl Link {
             relays: None,
             confirm_at: Time::ZERO,
             payload_max: None,
+            own: None,
+            told: None,
+            is_avoided: false,
             indices: Vec::new(),
             due: None,
         }
+    }
+
+    /// Whether frames go by the fast datapath.
+    pub(super) fn is_carried(&self) -> bool {
+        self.fast.carries() && !self.is_avoided
+    }
+
+    /// How good the direct path is, by the method that carries or would; None while there is none. Loss counts if frames are sent
+    /// to the peer: else it is known from too few probes.
+    pub(super) fn quality(&self, now: Time) -> Option<Quality> {
+        let direct = self.direct.as_ref()?;
+        let sleeve = direct.quality(now)?;
+        let quality = self.fast.quality(now).filter(|_| self.fast.carries()).unwrap_or(sleeve);
+        Some(if direct.is_used(now) { quality } else { Quality { loss: 0.0, ..quality } })
+    }
+
+    /// Compares the cost that our own paths are chosen by with what is; whether it is another now.
+    fn measure(&mut self, now: Time) -> bool {
+        let quality = self.quality(now);
+        let (Some(quality), Some(own)) = (quality, &mut self.own) else {
+            self.own = quality.map(|quality| Told::new(Audience::Own, quality));
+            return false;
+        };
+        let moved = own.follow(quality, now);
+        if let Some(moved) = moved {
+            own.tell(quality, moved.turn, now);
+        }
+        moved.is_some()
+    }
+
+    /// Compares what everybody is told with what is; Some if that is to be told anew. What may not be told yet is told when the link
+    /// is looked at the next time.
+    fn tell(&mut self, news: &mut News, peers: usize, now: Time) -> Option<Turn> {
+        let quality = self.quality(now);
+        let (Some(quality), Some(told)) = (quality, &mut self.told) else {
+            self.told = quality.map(|quality| Told::new(Audience::All, quality));
+            return None;
+        };
+        let moved = told.follow(quality, now).filter(|moved| news.take(*moved, peers, now))?;
+        told.tell(quality, moved.turn, now);
+        Some(moved.turn)
     }
 
     /// Straight if that works, else by relays, else to the likeliest address.

@@ -16,8 +16,8 @@ use crate::{
 };
 
 /// The methods by name, as users see them.
-const FASTDP: &str = "fastdp";
-const SLEEVE: &str = "sleeve";
+pub(super) const FASTDP: &str = "fastdp";
+pub(super) const SLEEVE: &str = "sleeve";
 const NONE: &str = "none";
 
 /// How frames pass a link directly.
@@ -144,7 +144,7 @@ impl Node {
                     name: link.peer,
                     nickname: self.nickname(link.peer),
                     up: link.data.is_some(),
-                    rtt_us: link.data.map(|cost| cost.micros()),
+                    rtt_us: link.detail.map(|detail| detail.rtt).or(link.data).map(|rtt| rtt.micros()),
                 })
                 .collect(),
         };
@@ -156,11 +156,10 @@ impl Node {
         others.filter_map(|(name, ..)| self.path_line(name)).collect()
     }
 
-    fn path_line(&self, name: PeerName) -> Option<Path> {
+    pub(super) fn path_line(&self, name: PeerName) -> Option<Path> {
         let choice = self.routes.choice(name)?;
-        let since = |time: Time| self.config.started + time.since(Time::ZERO).as_secs();
         let link = self.links.link(name);
-        if let Some(fast) = link.map(|link| &link.fast).filter(|fast| fast.carries()) {
+        if let Some(fast) = link.filter(|link| link.is_carried()).map(|link| &link.fast) {
             return Some(Path {
                 name,
                 nickname: self.nickname(name),
@@ -170,7 +169,7 @@ impl Node {
                 rtt_us: fast.rtt().map(micros),
                 loss: Some(fast.loss()),
                 mtu: Some(self.links.fast.mtu.into()),
-                since: since(fast.since()),
+                since: self.unix(fast.since()),
                 reason: fast.reason().to_owned(),
             });
         }
@@ -197,12 +196,17 @@ impl Node {
             rtt_us: rtt.map(micros),
             loss: direct.filter(|_| is_direct).map(|direct| direct.loss()),
             mtu,
-            since: since(changed),
+            since: self.unix(changed),
             reason: reason.to_owned(),
         })
     }
 
-    fn nickname(&self, peer: PeerName) -> Option<Nickname> {
+    /// Wall-clock time in Unix seconds.
+    pub(super) fn unix(&self, time: Time) -> u64 {
+        self.config.started + time.since(Time::ZERO).as_secs()
+    }
+
+    pub(super) fn nickname(&self, peer: PeerName) -> Option<Nickname> {
         self.exchange.topology().get(peer, &()).map(|record| record.nickname.clone())
     }
 
@@ -224,6 +228,6 @@ fn inner_mtu(payload_max: usize, relays: usize) -> u32 {
     u32::try_from(payload_max.saturating_sub(overhead)).unwrap_or(0)
 }
 
-fn micros(span: Duration) -> u64 {
+pub(super) fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }

@@ -9,13 +9,21 @@ use super::selector::{Offer, Selector};
 use crate::{
     id::PeerName,
     time::Time,
-    topology::{gone::Gone, graph::Graph, record::Topology},
+    topology::{
+        cost::Cost,
+        gone::Gone,
+        graph::{Graph, PathChoice},
+        record::{Detail, PeerRecord, Topology},
+    },
 };
 
 /// The graph is looked at anew no more often than this while changes pour in; after a quiet time, at once. For each peer a
 /// little more, as each is looked at.
 const RECOMPUTE_INTERVAL: Duration = Duration::from_millis(50);
 const RECOMPUTE_INTERVAL_PER_PEER: Duration = Duration::from_millis(2);
+
+/// What a path costs that is none any more, and is gone on with because there is no other.
+const LAST_RESORT: Duration = Duration::from_secs(3600);
 
 /// A peer whose path changed.
 pub(super) type Changed = PeerName;
@@ -31,6 +39,17 @@ pub(super) struct Outcome {
     pub(super) resized: bool,
 }
 
+/// What the node knows itself of its links, beyond what it tells everybody.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct OwnLink {
+    /// What the direct path costs us, and of what that is made.
+    pub(super) measured: Option<(Cost, Detail)>,
+    /// The direct path is down.
+    pub(super) is_down: bool,
+    /// It was up a moment ago, and frames may still be sent there if there is no other way.
+    pub(super) lingers: bool,
+}
+
 /// The paths.
 #[derive(Debug, Default)]
 pub(super) struct Routes {
@@ -43,6 +62,9 @@ pub(super) struct Routes {
     /// When the earliest rival of a path in use has lasted long enough.
     rival_at: Option<Time>,
     computed_at: Option<Time>,
+    /// Peers to which this end has a direct path and there is another, and those to which frames go by the other all the same.
+    alternatives: BTreeSet<PeerName>,
+    avoided: BTreeSet<PeerName>,
 }
 
 impl Routes {
@@ -86,9 +108,32 @@ impl Routes {
         self.selectors.get(&peer)
     }
 
-    /// The sum of the costs of a path's links, without what relays cost besides; None if it is no path.
+    /// Round-trip time and share of loss of a path as its links advertise them; None if it is no path, or a link does not say.
+    pub(super) fn measured(&self, relays: &[PeerName], peer: PeerName) -> Option<Measured> {
+        Measured::of(&self.graph.as_ref()?.links(relays, peer)?)
+    }
+
+    /// The sum of the round-trip times of the links of the path in use; None if it is no path.
     pub(super) fn path_rtt(&self, peer: PeerName) -> Option<Duration> {
-        self.graph.as_ref()?.rtt(self.relays(peer)?, peer).map(Duration::from_micros)
+        let links = self.graph.as_ref()?.links(self.relays(peer)?, peer)?;
+        // An older peer's cost is its round-trip time.
+        let rtt = |(cost, detail): &(u64, Option<Detail>)| detail.map_or(*cost, |detail| detail.rtt.micros());
+        Some(Duration::from_micros(links.iter().map(rtt).sum()))
+    }
+
+    /// What a path costs; None if it is no path.
+    pub(super) fn cost(&self, relays: &[PeerName], peer: PeerName) -> Option<Duration> {
+        self.graph.as_ref()?.cost(relays, peer).map(Duration::from_micros)
+    }
+
+    /// The ways to a peer, the best first.
+    pub(super) fn ways(&self, peer: PeerName) -> Vec<PathChoice> {
+        self.graph.as_ref().map(|graph| graph.alternatives(peer)).unwrap_or_default()
+    }
+
+    /// Whether frames to `peer` have another way than straight, and whether they go it although they could go straight.
+    pub(super) fn steering(&self, peer: PeerName) -> (bool, bool) {
+        (self.alternatives.contains(&peer), self.avoided.contains(&peer))
     }
 
     /// The least that a link of the path passes, as its ends report; None if it is no path.
@@ -102,18 +147,21 @@ impl Routes {
         [recompute, self.rival_at, self.gone.deadline()].into_iter().flatten().min()
     }
 
-    /// Looks at the graph if it is time; `own_broke` says why a direct path of ours to a peer ended.
+    /// Looks at the graph if it is time; `own_link` says what we know of a link of ours.
     pub(super) fn update(
         &mut self,
         own: PeerName,
         topology: &Topology,
-        own_broke: impl Fn(PeerName) -> Option<String>,
+        own_link: impl Fn(PeerName) -> OwnLink,
         now: Time,
     ) -> Option<Outcome> {
         self.deadline().filter(|at| *at <= now)?;
         self.stale = false;
         self.computed_at = Some(now);
-        let graph = Graph::new(own, topology.iter().map(|(name, (), record)| (name, record)));
+        let ours = topology.get(own, &()).map(|record| as_measured(record.clone(), &own_link));
+        let records =
+            topology.iter().map(|(name, (), record)| (name, ours.as_ref().filter(|_| name == own).unwrap_or(record)));
+        let graph = Graph::new(own, records);
         self.reachable = graph.reachable();
         let others = || topology.iter().filter(|(name, ..)| *name != own);
         let known = others().map(|(name, (), record)| (name, record.leaving));
@@ -124,16 +172,33 @@ impl Routes {
         let mut resized = false;
         for (peer, (), record) in others() {
             let selector = self.selectors.entry(peer).or_insert_with(|| Selector::new(now));
-            let cost = selector.chosen().and_then(|relays| graph.cost(relays, peer)).map(Duration::from_micros);
+            let mut cost = selector.chosen().and_then(|relays| graph.cost(relays, peer)).map(Duration::from_micros);
             resized |= selector.chosen().is_some_and(|relays| {
                 graph.payload_max(relays, peer) != self.graph.as_ref().and_then(|old| old.payload_max(relays, peer))
             });
             let offer = best.remove(&peer);
-            let offer = offer.map(|path| Offer { relays: path.relays, cost: Duration::from_micros(path.cost) });
-            let broke = if record.leaving { "it stopped".to_owned() } else { why_broken(selector, peer, &own_broke) };
-            if selector.choose(cost, offer, &broke, now) {
+            let mut offer = offer.map(|path| Offer { relays: path.relays, cost: Duration::from_micros(path.cost) });
+            // Not before there was any: who has not told of its links yet may not be ready.
+            if offer.is_none() && !record.leaving && selector.chosen().is_some() && own_link(peer).lingers {
+                cost = cost.or(selector.chosen().is_some_and(<[_]>::is_empty).then_some(LAST_RESORT));
+                offer = Some(Offer { relays: Vec::new(), cost: LAST_RESORT });
+            }
+            let relays = selector.chosen().map(<[_]>::to_vec);
+            let broke = || match record.leaving {
+                true => "it stopped".to_owned(),
+                false => why_broken(relays.as_deref(), peer, &own_link),
+            };
+            let ails = || {
+                let measured = relays.as_ref().and_then(|relays| Measured::of(&graph.links(relays, peer)?));
+                measured.map(|measured| measured.to_string()).unwrap_or_default()
+            };
+            if selector.choose(cost, offer, (&broke, &ails), now) {
                 changed.push(peer);
             }
+            let is_relayed = selector.chosen().is_some_and(|relays| !relays.is_empty());
+            // Also when the other end has told already that the direct path is down: this one has yet to leave it.
+            set(&mut self.alternatives, peer, !own_link(peer).is_down && graph.has_detour(peer));
+            set(&mut self.avoided, peer, is_relayed && graph.has_direct(peer));
         }
         self.graph = Some(graph);
         self.rival_at = self.selectors.values().filter_map(Selector::deadline).min();
@@ -147,16 +212,65 @@ impl Routes {
     /// A peer is gone.
     pub(super) fn forget(&mut self, peer: PeerName) {
         self.selectors.remove(&peer);
+        self.alternatives.remove(&peer);
+        self.avoided.remove(&peer);
         self.stale = true;
     }
 }
 
-fn why_broken(selector: &Selector, peer: PeerName, own_broke: impl Fn(PeerName) -> Option<String>) -> String {
-    match selector.chosen() {
-        Some([]) => own_broke(peer).unwrap_or_else(|| "the other side reports the direct path down".to_owned()),
-        Some([first, ..]) => own_broke(*first)
-            .map(|reason| format!("relay {first}: {reason}"))
-            .unwrap_or_else(|| format!("a link of the path by relay {first} is down")),
+/// Our own record with what our links cost now: everybody is told of that seldom.
+fn as_measured(mut record: PeerRecord, own_link: impl Fn(PeerName) -> OwnLink) -> PeerRecord {
+    for link in record.links.iter_mut().filter(|link| link.data.is_some()) {
+        if let Some((cost, detail)) = own_link(link.peer).measured {
+            (link.data, link.detail) = (Some(cost), Some(detail));
+        }
+    }
+    record
+}
+
+/// How good a path is, as its links advertise.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Measured {
+    pub(super) rtt: Duration,
+    pub(super) jitter: Duration,
+    /// Share of round trips lost, 0 to 1.
+    pub(super) loss: f64,
+}
+
+impl Measured {
+    fn of(links: &[(u64, Option<Detail>)]) -> Option<Self> {
+        let details: Vec<Detail> = links.iter().map(|(_, detail)| *detail).collect::<Option<_>>()?;
+        let sum = |part: fn(&Detail) -> u64| Duration::from_micros(details.iter().map(part).sum());
+        let passes = details.iter().map(|detail| 1.0 - f64::from(detail.lost.min(1000)) / 1000.0);
+        Some(Self {
+            rtt: sum(|detail| detail.rtt.micros()),
+            jitter: sum(|detail| detail.jitter.micros()),
+            loss: 1.0 - passes.product::<f64>(),
+        })
+    }
+}
+
+impl std::fmt::Display for Measured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "rtt {:.1?}, jitter {:.1?}, loss {:.1} %", self.rtt, self.jitter, self.loss * 100.0)
+    }
+}
+
+fn set(peers: &mut BTreeSet<PeerName>, peer: PeerName, is_in: bool) {
+    if is_in {
+        peers.insert(peer);
+    } else {
+        peers.remove(&peer);
+    }
+}
+
+fn why_broken(relays: Option<&[PeerName]>, peer: PeerName, own_link: impl Fn(PeerName) -> OwnLink) -> String {
+    let is_down = |peer| own_link(peer).is_down;
+    match relays {
+        Some([]) if is_down(peer) => "no answer over UDP".to_owned(),
+        Some([]) => "the other side reports the direct path down".to_owned(),
+        Some([first, ..]) if is_down(*first) => format!("relay {first}: no answer over UDP"),
+        Some([first, ..]) => format!("a link of the path by relay {first} is down"),
         None => String::new(),
     }
 }

@@ -1,7 +1,7 @@
 //! Which of the possible paths to a peer is taken, and why: at once when the one in use broke, else only for a clear gain
-//! that lasts, so that paths do not flap.
+//! that lasts, so that paths do not flap. Where they do all the same, the gain must last longer each time.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use crate::{id::PeerName, time::Time};
 
@@ -9,12 +9,32 @@ use crate::{id::PeerName, time::Time};
 const GAIN_MIN: Duration = Duration::from_millis(5);
 /// How long the gain must last (DESIGN.md).
 const GAIN_LASTS: Duration = Duration::from_secs(3);
+/// How long if it is one because the path in use got worse: that is known from many probes, or has lasted already.
+const LOSS_LASTS: Duration = Duration::from_millis(1500);
+/// A path that is taken again this soon after it was left flaps: the next gain must last twice as long, at most eight times as long.
+/// Each such span of calm halves that.
+const FLAPS_WITHIN: Duration = Duration::from_secs(120);
+const FLAPS_MAX: u32 = 3;
+/// Leaving a path that got worse is put off no more than once.
+const FLAPS_WORSE_MAX: u32 = 1;
+/// Changes that are remembered.
+const HISTORY_MAX: usize = 8;
 
 /// A path that exists now: its relays, none when direct, and its cost.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Offer {
     pub(super) relays: Vec<PeerName>,
     pub(super) cost: Duration,
+}
+
+/// A change of path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Switch {
+    pub(super) at: Time,
+    /// The relays, none when direct; None for no path.
+    pub(super) from: Option<Vec<PeerName>>,
+    pub(super) to: Option<Vec<PeerName>>,
+    pub(super) reason: String,
 }
 
 /// The choice for one peer.
@@ -25,8 +45,12 @@ pub(super) struct Selector {
     pub(super) reason: String,
     /// A direct path was left before: it has to prove itself when it comes back.
     left_direct: bool,
-    /// A better one, and since when it is.
-    rival: Option<(Vec<PeerName>, Time)>,
+    /// The least that the path in use has cost.
+    least: Duration,
+    /// Since when there is a better one, whichever it is, and when it is taken if that lasts.
+    better: Option<(Time, Time)>,
+    flaps: u32,
+    history: VecDeque<Switch>,
 }
 
 impl Selector {
@@ -37,7 +61,10 @@ impl Selector {
             since: now,
             reason: "no path yet: no link leads there".to_owned(),
             left_direct: false,
-            rival: None,
+            least: Duration::MAX,
+            better: None,
+            flaps: 0,
+            history: VecDeque::new(),
         }
     }
 
@@ -46,18 +73,43 @@ impl Selector {
         self.chosen.as_deref()
     }
 
-    /// When a rival has lasted long enough, if it stays.
-    pub(super) fn deadline(&self) -> Option<Time> {
-        self.rival.as_ref().map(|(_, since)| *since + GAIN_LASTS)
+    /// The latest changes, oldest first.
+    pub(super) fn history(&self) -> impl Iterator<Item = &Switch> {
+        self.history.iter()
     }
 
-    /// Chooses anew. `cost` is that of the path in use now, None if it broke; `broke` says how it can have broken.
-    /// Returns whether the choice changed.
-    pub(super) fn choose(&mut self, cost: Option<Duration>, best: Option<Offer>, broke: &str, now: Time) -> bool {
+    /// What a path must gain over one that costs `cost`.
+    pub(super) fn gain_wanted(cost: Duration) -> Duration {
+        GAIN_MIN.max(cost / 10)
+    }
+
+    /// How long it must, for a path that costs `cost` now.
+    pub(super) fn lasts(&self, cost: Duration, now: Time) -> Duration {
+        let flaps = self.flaps_now(now);
+        if cost >= self.least.saturating_add(Self::gain_wanted(self.least)) {
+            return LOSS_LASTS * 2_u32.pow(flaps.min(FLAPS_WORSE_MAX));
+        }
+        GAIN_LASTS * 2_u32.pow(flaps)
+    }
+
+    /// When a better path has lasted long enough, if it stays.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.better.map(|(_, due)| due)
+    }
+
+    /// Chooses anew. `cost` is that of the path in use now, None if it broke; `broke` says how it can have broken, `ails` what
+    /// is known of how good it is. Returns whether the choice changed.
+    pub(super) fn choose(
+        &mut self,
+        cost: Option<Duration>,
+        best: Option<Offer>,
+        (broke, ails): (&dyn Fn() -> String, &dyn Fn() -> String),
+        now: Time,
+    ) -> bool {
         let Some(best) = best else {
             let had = self.chosen.is_some();
             if had {
-                self.take(None, format!("{broke}; no other path"), now);
+                self.take(None, format!("{}; no other path", broke()), now);
             }
             return had;
         };
@@ -66,37 +118,53 @@ impl Selector {
             return true;
         };
         let Some(cost) = cost else {
-            self.take(Some(best.relays), broke.to_owned(), now);
+            self.take(Some(best.relays), broke(), now);
             return true;
         };
-        let gain = cost.saturating_sub(best.cost);
         if best.relays.is_empty() && !chosen.is_empty() && !self.left_direct {
             self.take(Some(best.relays), "a direct path came up".to_owned(), now);
             return true;
         }
-        if *chosen == best.relays || gain < GAIN_MIN.max(cost / 10) {
-            self.rival = None;
+        self.least = self.least.min(cost);
+        if *chosen == best.relays || cost.saturating_sub(best.cost) < Self::gain_wanted(cost) {
+            self.better = None;
             return false;
         }
-        match &self.rival {
-            Some((rival, since)) if *rival == best.relays => {
-                if now.since(*since) < GAIN_LASTS {
-                    return false;
-                }
-                let reason = format!("better for {} s by {gain:.1?}", GAIN_LASTS.as_secs());
-                self.take(Some(best.relays), reason, now);
-                true
-            }
-            Some(_) | None => {
-                self.rival = Some((best.relays, now));
-                false
-            }
+        let since = self.better.map_or(now, |(since, _)| since);
+        let lasts = self.lasts(cost, now);
+        self.better = Some((since, since + lasts));
+        if now.since(since) < lasts {
+            return false;
         }
+        let what = if cost > self.least.saturating_add(Self::gain_wanted(self.least)) {
+            format!("the path before got worse ({})", ails())
+        } else {
+            "this path is better".to_owned()
+        };
+        let (seconds, best_cost) = (lasts.as_secs_f32(), best.cost);
+        let is_again = |left: &Switch| left.from.as_ref() == Some(&best.relays) && now.since(left.at) < FLAPS_WITHIN;
+        if self.history.iter().any(is_again) {
+            self.flaps = (self.flaps_now(now) + 1).min(FLAPS_MAX);
+        }
+        let reason = format!("{what}: cost {best_cost:.1?} instead of {cost:.1?} for {seconds} s");
+        self.take(Some(best.relays), reason, now);
+        true
     }
 
     fn take(&mut self, chosen: Option<Vec<PeerName>>, reason: String, now: Time) {
-        let left_direct = self.left_direct || self.chosen.as_ref().is_some_and(Vec::is_empty);
-        *self = Self { chosen, since: now, reason, left_direct, rival: None };
+        self.flaps = self.flaps_now(now);
+        self.left_direct |= self.chosen.as_ref().is_some_and(Vec::is_empty);
+        if self.history.len() == HISTORY_MAX {
+            self.history.pop_front();
+        }
+        let from = std::mem::replace(&mut self.chosen, chosen.clone());
+        self.history.push_back(Switch { at: now, from, to: chosen, reason: reason.clone() });
+        (self.since, self.reason, self.least, self.better) = (now, reason, Duration::MAX, None);
+    }
+
+    fn flaps_now(&self, now: Time) -> u32 {
+        let calm = now.since(self.since).as_secs() / FLAPS_WITHIN.as_secs();
+        self.flaps.saturating_sub(u32::try_from(calm).unwrap_or(u32::MAX))
     }
 }
 
@@ -105,9 +173,26 @@ mod tests {
     use super::*;
 
     const B: PeerName = PeerName([2; 6]);
+    const C: PeerName = PeerName([3; 6]);
 
     fn offer(relays: &[PeerName], millis: u64) -> Option<Offer> {
         Some(Offer { relays: relays.to_vec(), cost: Duration::from_millis(millis) })
+    }
+
+    impl Selector {
+        fn hear(
+            &mut self,
+            cost: Option<Duration>,
+            best: Option<Offer>,
+            (broke, ails): (&str, &str),
+            now: Time,
+        ) -> bool {
+            self.choose(cost, best, (&|| broke.to_owned(), &|| ails.to_owned()), now)
+        }
+    }
+
+    fn ms(millis: u64) -> Option<Duration> {
+        Some(Duration::from_millis(millis))
     }
 
     fn at(millis: u64) -> Time {
@@ -117,35 +202,72 @@ mod tests {
     #[test]
     fn a_broken_path_is_left_at_once_and_a_better_one_taken_when_it_lasts() {
         let mut selector = Selector::new(at(0));
-        let ms = |millis| Some(Duration::from_millis(millis));
-        assert!(selector.choose(None, offer(&[], 1), "", at(0)));
-        assert!(selector.choose(None, offer(&[B], 12), "direct path silent", at(10)));
+        let stopped = ("stopped", "");
+        assert!(selector.hear(None, offer(&[], 1), stopped, at(0)));
+        assert!(selector.hear(None, offer(&[B], 12), ("direct path silent", ""), at(10)));
         assert_eq!((selector.chosen(), selector.reason.as_str()), (Some(&[B][..]), "direct path silent"));
-        assert!(!selector.choose(ms(12), offer(&[], 1), "", at(1000)));
-        assert_eq!(selector.deadline(), Some(at(4000)));
-        assert!(!selector.choose(ms(12), offer(&[B], 12), "", at(2000)), "it was gone for a moment");
-        assert!(!selector.choose(ms(12), offer(&[], 1), "", at(3000)));
-        assert!(!selector.choose(ms(12), offer(&[], 1), "", at(5999)));
-        assert!(selector.choose(ms(12), offer(&[], 1), "", at(6000)));
+        assert!(!selector.hear(ms(12), offer(&[], 1), stopped, at(1000)));
+        assert!(!selector.hear(ms(12), offer(&[B], 12), stopped, at(2000)), "it was gone for a moment");
+        assert!(!selector.hear(ms(12), offer(&[], 1), stopped, at(3000)));
+        assert_eq!(selector.deadline(), Some(at(6000)));
+        assert!(!selector.hear(ms(12), offer(&[], 1), stopped, at(5999)));
+        assert!(selector.hear(ms(12), offer(&[], 1), stopped, at(6000)));
         assert_eq!(selector.chosen(), Some(&[][..]));
-        assert!(selector.choose(None, None, "stopped", at(7000)));
-        assert!(!selector.choose(None, None, "stopped", at(8000)));
+        assert!(selector.hear(None, None, stopped, at(7000)));
+        assert!(!selector.hear(None, None, stopped, at(8000)));
+        let to: Vec<_> = selector.history().map(|switch| switch.to.as_deref()).collect();
+        assert_eq!(to, [Some(&[][..]), Some(&[B]), Some(&[]), None]);
+    }
+
+    #[test]
+    fn a_path_that_got_worse_is_left_sooner_whichever_is_best_meanwhile() {
+        let mut selector = Selector::new(at(0));
+        selector.hear(None, offer(&[], 10), ("", ""), at(0));
+        selector.hear(ms(10), offer(&[], 10), ("", ""), at(0));
+        assert!(!selector.hear(ms(80), offer(&[B], 30), ("", ""), at(1000)));
+        assert!(!selector.hear(ms(80), offer(&[C], 29), ("", ""), at(2000)));
+        assert!(selector.hear(ms(80), offer(&[B], 30), ("", "loss 5 %"), at(2500)));
+        assert_eq!(selector.chosen(), Some(&[B][..]));
+        assert_eq!(selector.reason, "the path before got worse (loss 5 %): cost 30.0ms instead of 80.0ms for 1.5 s");
     }
 
     #[test]
     fn the_first_direct_path_is_taken_at_once() {
         let mut selector = Selector::new(at(0));
-        selector.choose(None, offer(&[B], 12), "", at(0));
-        assert!(selector.choose(Some(Duration::from_millis(12)), offer(&[], 1), "", at(10)));
+        selector.hear(None, offer(&[B], 12), ("", ""), at(0));
+        assert!(selector.hear(ms(12), offer(&[], 1), ("", ""), at(10)));
         assert_eq!(selector.chosen(), Some(&[][..]));
     }
 
     #[test]
     fn a_small_gain_changes_nothing() {
         let mut selector = Selector::new(at(0));
-        selector.choose(None, offer(&[], 100), "", at(0));
+        selector.hear(None, offer(&[], 100), ("", ""), at(0));
         for second in 1..20 {
-            assert!(!selector.choose(Some(Duration::from_millis(100)), offer(&[B], 92), "", at(second * 1000)));
+            assert!(!selector.hear(ms(100), offer(&[B], 92), ("", ""), at(second * 1000)));
         }
+    }
+
+    #[test]
+    fn who_flaps_waits_longer_each_time_and_less_when_it_has_been_calm() {
+        let mut selector = Selector::new(at(0));
+        selector.hear(None, offer(&[], 1), ("", ""), at(0));
+        let (mut now, mut waits) = (at(0), Vec::new());
+        // The time until the direct path is taken again after it broke.
+        let mut wait = |selector: &mut Selector, now: &mut Time| {
+            selector.hear(None, offer(&[B], 20), ("silent", ""), *now);
+            let left = *now;
+            while !selector.hear(ms(20), offer(&[], 1), ("", ""), *now) {
+                *now = *now + Duration::from_millis(500);
+            }
+            waits.push(now.since(left).as_secs());
+        };
+        for _ in 0..5 {
+            wait(&mut selector, &mut now);
+            now = now + Duration::from_secs(5);
+        }
+        now = now + FLAPS_WITHIN * 3;
+        wait(&mut selector, &mut now);
+        assert_eq!(waits, [3, 6, 12, 24, 24, 3]);
     }
 }

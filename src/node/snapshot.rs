@@ -21,13 +21,17 @@ impl Node {
             }
             let route = self.route(peer);
             let payload_max = self.payload_max(peer).unwrap_or(mtu::BASE);
+            let straight = link
+                .direct
+                .as_ref()
+                .and_then(|direct| Some((direct.address()?, direct.payload_max().unwrap_or(mtu::BASE))));
             let session = link.keys.sending().cloned();
-            let carried = link.fast.carries();
+            let carried = link.is_carried();
             let frame_max = match link.fast.peer_mtu() {
                 0 => usize::MAX,
                 mtu => usize::from(mtu) + ETHERNET_LEN,
             };
-            forwarding.peers.insert(peer, PeerForwarding { session, route, payload_max, carried, frame_max });
+            forwarding.peers.insert(peer, PeerForwarding { session, route, straight, payload_max, carried, frame_max });
         }
         forwarding.stations = self.table.stations().collect();
         forwarding.local = self.table.local().collect();

@@ -138,9 +138,9 @@ impl Plane {
         out: &mut impl Outlet,
     ) -> Result<Link<'f>, Drop> {
         let known = forwarding.peers.get(&peer).ok_or(Drop::NoRoute)?;
-        let Some(Route::Direct(to)) = &known.route else { return Err(Drop::NoRoute) };
+        let (to, payload_max) = known.straight.ok_or(Drop::NoRoute)?;
         let session = self.session(forwarding, peer, out)?;
-        Ok(Link { to: *to, session, payload_max: known.payload_max })
+        Ok(Link { to, session, payload_max })
     }
 
     fn session<'f>(

@@ -96,6 +96,7 @@ impl Mesh {
                         PeerForwarding {
                             session: None,
                             route,
+                            straight: Some((address(other), 1472)),
                             payload_max: 1472,
                             carried: false,
                             frame_max: usize::MAX,

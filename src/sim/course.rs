@@ -238,10 +238,8 @@ impl Course {
 
     /// Whether a packet that is to go straight from one host to another does.
     fn is_neighbour(&self, from: HostId, to: HostId) -> bool {
-        match self.sim.route(from, self.sim.name(to)) {
-            Some(Route::Direct(address)) => self.sim.lands(from, *address) == Some(to),
-            Some(Route::Relayed(_)) | None => false,
-        }
+        let address = self.sim.straight(from, self.sim.name(to));
+        address.and_then(|address| self.sim.lands(from, address)) == Some(to)
     }
 
     fn end_phase(&mut self, now: Duration) {

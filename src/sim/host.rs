@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use super::{HostId, kernel::Kernel};
@@ -17,6 +18,9 @@ use crate::{
     switch::forwarding::Forwarding,
     time::Time,
 };
+
+/// How often the node is told with whom frames were exchanged.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Events kept for the test to look at.
 const EVENTS_MAX: usize = 10_000;
@@ -51,6 +55,11 @@ pub(super) struct Host {
     pub(super) wake: Option<(Time, u64)>,
     pub(super) sent_messages: u64,
     pub(super) sent_bytes: u64,
+    /// It has no processor until then.
+    pub(super) stalled_until: Time,
+    /// When its counters were last looked at, and what was exchanged with each peer by then.
+    looked_at: Time,
+    exchanged: BTreeMap<PeerName, u64>,
     plane: Plane,
     pub(super) born: Time,
     accepted: u64,
@@ -80,6 +89,9 @@ impl Host {
             wake: None,
             sent_messages: 0,
             sent_bytes: 0,
+            stalled_until: Time::ZERO,
+            looked_at: born,
+            exchanged: BTreeMap::new(),
             plane: Plane::new(),
             born,
             accepted: 0,
@@ -121,6 +133,21 @@ impl Host {
     pub(super) fn relay(&mut self, to: PeerName, relays: &[PeerName], bytes: &[u8], outbox: &mut Outbox) {
         let forwarding = Arc::clone(&self.forwarding);
         self.plane.relay(&forwarding, to, relays, bytes, outbox);
+    }
+
+    /// With whom frames were exchanged since the last look, if it is time for one and there was anybody.
+    pub(super) fn busy_peers(&mut self, now: Time) -> Option<Vec<PeerName>> {
+        if now.since(self.looked_at) < LOOK_INTERVAL {
+            return None;
+        }
+        self.looked_at = now;
+        let peers = &self.plane.counters().peers;
+        let exchanged: BTreeMap<_, _> =
+            peers.iter().map(|(peer, traffic)| (*peer, traffic.tx_packets + traffic.rx_packets)).collect();
+        let is_busy = |peer: &PeerName| exchanged.get(peer) != self.exchanged.get(peer);
+        let busy: Vec<_> = exchanged.keys().copied().filter(is_busy).collect();
+        self.exchanged = exchanged;
+        (!busy.is_empty()).then_some(busy)
     }
 
     pub(super) fn remember(&mut self, event: Event) {

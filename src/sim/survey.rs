@@ -26,6 +26,11 @@ impl Simulation {
         self.hosts[id].forwarding.peers.get(&peer)?.route.as_ref()
     }
 
+    /// Where host `id` sends packets for relays to pass on, if `peer` is the first of them; None if it cannot.
+    pub fn straight(&self, id: HostId, peer: PeerName) -> Option<SocketAddr> {
+        self.hosts[id].forwarding.peers.get(&peer)?.straight.map(|(address, _)| address)
+    }
+
     /// Which host a sleeve packet from host `id` to this address would arrive at now; None if it would be lost, but for chance.
     pub fn lands(&self, id: HostId, to: SocketAddr) -> Option<HostId> {
         let own = SocketAddr::new(self.hosts[id].address, crate::wire::DEFAULT_PORT);

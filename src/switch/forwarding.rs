@@ -28,6 +28,9 @@ pub struct PeerForwarding {
     pub session: Option<Arc<Session>>,
     /// The way there; None while there is none.
     pub route: Option<Route>,
+    /// Where packets that have relays written into them go straight to the peer, whatever the route of our own frames, and the largest
+    /// UDP payload that passes; None while nothing does.
+    pub straight: Option<(SocketAddr, usize)>,
     /// The largest UDP payload (the whole sleeve packet, outermost header included) that the route carries unfragmented.
     pub payload_max: usize,
     /// Whether the kernel carries frames there by itself, whatever the route.

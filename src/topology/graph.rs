@@ -6,12 +6,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::record::PeerRecord;
+use super::record::{Detail, PeerRecord};
 use crate::{id::PeerName, wire::RELAYS_MAX};
 
 /// What a relay costs besides its links, in microseconds: so much that a direct path which came back is a clear gain
 /// (5 ms, the selector's least) over two links that happen to be a little faster than it.
 pub const RELAY_PENALTY: u64 = 10_000;
+/// Ways to a peer that are told of at most, and so many by one relay are enough not to look for any by two.
+const ALTERNATIVES_MAX: usize = 8;
+const ALTERNATIVES_ENOUGH: usize = 3;
 
 /// The best way to a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +43,8 @@ struct Edge {
     cost: u64,
     /// UDP payload.
     payload_max: u16,
+    /// What the cost is made of, as the end says that has the larger.
+    detail: Option<Detail>,
 }
 
 /// The best way to a peer with a given number of relays. Its order is that of preference.
@@ -70,7 +75,8 @@ impl Graph {
                 }
                 if let (Some(there), Some(here)) = (link.data, back.data) {
                     let payload_max = link.payload_max.min(back.payload_max);
-                    data.push(Edge { peer, cost: there.max(here).micros(), payload_max });
+                    let detail = if here > there { back.detail } else { link.detail };
+                    data.push(Edge { peer, cost: there.max(here).micros(), payload_max, detail });
                 }
             }
         }
@@ -130,6 +136,48 @@ impl Graph {
         self.edges(relays, peer).map(|edges| edges.iter().map(|edge| edge.cost).sum())
     }
 
+    /// What each link of a path costs in microseconds, and of what that is made; None if it is no path any more.
+    pub fn links(&self, relays: &[PeerName], peer: PeerName) -> Option<Vec<(u64, Option<Detail>)>> {
+        Some(self.edges(relays, peer)?.iter().map(|edge| (edge.cost, edge.detail)).collect())
+    }
+
+    /// Whether frames can go straight to `peer`.
+    pub fn has_direct(&self, peer: PeerName) -> bool {
+        self.edges(&[], peer).is_some()
+    }
+
+    /// Whether frames can go to `peer` by relays.
+    pub fn has_detour(&self, peer: PeerName) -> bool {
+        self.detours(peer, 1).next().is_some()
+    }
+
+    /// The ways to `peer`, the best first: straight, by each relay, and where those are few by two.
+    pub fn alternatives(&self, peer: PeerName) -> Vec<PathChoice> {
+        let straight = [Vec::new()].into_iter().filter(|_| self.edges(&[], peer).is_some());
+        let mut ways: Vec<_> = straight.chain(self.detours(peer, ALTERNATIVES_ENOUGH)).collect();
+        ways.sort_by_cached_key(|relays| (self.cost(relays, peer), relays.len(), relays.clone()));
+        ways.truncate(ALTERNATIVES_MAX);
+        ways.into_iter().filter_map(|relays| Some(PathChoice { cost: self.cost(&relays, peer)?, relays })).collect()
+    }
+
+    /// The relays of the ways by one, and if there are fewer than `enough` then of those by two.
+    fn detours(&self, peer: PeerName, enough: usize) -> impl Iterator<Item = Vec<PeerName>> {
+        let last = self.names.binary_search(&peer).ok();
+        let around = |of: Option<usize>, but: Option<usize>| -> Vec<usize> {
+            let edges = of.and_then(|of| self.data.get(of)).into_iter().flatten();
+            edges.map(|edge| edge.peer).filter(|other| Some(*other) != but).collect()
+        };
+        let (ours, theirs) = (around(self.own, last), around(last, self.own));
+        let mut ways: Vec<Vec<usize>> =
+            ours.iter().filter(|relay| theirs.binary_search(relay).is_ok()).map(|relay| vec![*relay]).collect();
+        if ways.len() < enough {
+            let by_two = ours.iter().flat_map(|first| theirs.iter().map(move |second| vec![*first, *second]));
+            ways.extend(by_two.filter(|way| matches!(way[..], [a, b] if a != b && self.edge(a, b).is_some())));
+        }
+        let name = |relay: usize| self.names.get(relay).copied();
+        ways.into_iter().map(move |way| way.into_iter().filter_map(name).collect())
+    }
+
     /// The largest UDP payload that every link of a path carries; None if it is no path any more.
     pub fn payload_max(&self, relays: &[PeerName], peer: PeerName) -> Option<usize> {
         self.edges(relays, peer)?.iter().map(|edge| usize::from(edge.payload_max)).min()
@@ -140,11 +188,17 @@ impl Graph {
         let hops = relays.iter().chain([&peer]);
         hops.map(|name| {
             let next = self.names.binary_search(name).ok()?;
-            let edge = self.data.get(at)?.iter().find(|edge| edge.peer == next)?;
+            let edge = self.edge(at, next)?;
             at = next;
-            Some(*edge)
+            Some(edge)
         })
         .collect()
+    }
+
+    fn edge(&self, from: usize, to: usize) -> Option<Edge> {
+        // In the order of names, as the links of a record are.
+        let edges = self.data.get(from)?;
+        edges.get(edges.binary_search_by_key(&to, |edge| edge.peer).ok()?).copied()
     }
 
     /// The best ways that are one link longer than those of `round`, and so have `relays` relays.

@@ -14,12 +14,15 @@ use crate::{
         replica::Replica,
     },
     id::{Nickname, PeerName, Uid},
+    link::estimate::Quality,
 };
 
 /// Most addresses in a record.
 pub const ADDRESSES_MAX: usize = 16;
 /// Most links in a record: with at most 19 bytes each, a record stays below [`crate::gossip::VALUE_MAX`].
 pub const LINKS_MAX: usize = 1024;
+/// Most links in a record that says what their costs are made of, in another 6 bytes each: that is for people only.
+pub const DETAILED_MAX: usize = 512;
 
 /// The topology channel: every peer's record.
 pub type Topology = Replica<(), PeerRecord>;
@@ -56,6 +59,37 @@ pub struct LinkRecord {
     pub data: Option<Cost>,
     /// The largest UDP payload that goes straight there; 0 while none does.
     pub payload_max: u16,
+    /// What the cost is made of, if that was told: nobody reckons with it.
+    pub detail: Option<Detail>,
+}
+
+/// What a cost is made of, in a coarse form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detail {
+    /// Smoothed round-trip time.
+    pub rtt: Cost,
+    /// Mean jitter.
+    pub jitter: Cost,
+    /// Lost of 1000 round trips.
+    pub lost: u16,
+}
+
+impl Detail {
+    /// That of a link of this quality.
+    pub fn of(Quality { rtt, jitter, loss }: Quality) -> Self {
+        // Between 0 and 1000.
+        let lost = (loss.clamp(0.0, 1.0) * 1000.0).round() as u16;
+        Self { rtt: Cost::step(rtt), jitter: Cost::step(jitter), lost }
+    }
+
+    fn to_wire(self) -> u32 {
+        u32::from_be_bytes([self.lost.to_be_bytes()[0], self.lost.to_be_bytes()[1], self.jitter.0, self.rtt.0])
+    }
+
+    fn from_wire(wire: u32) -> Self {
+        let [high, low, jitter, rtt] = wire.to_be_bytes();
+        Self { rtt: Cost(rtt), jitter: Cost(jitter), lost: u16::from_be_bytes([high, low]) }
+    }
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -88,6 +122,9 @@ struct LinkWire {
     cost: Option<u32>,
     #[prost(uint32, tag = "4")]
     payload_max: u32,
+    /// Lost of 1000, jitter's step and round-trip time's, from the most significant of its bytes.
+    #[prost(uint32, optional, tag = "5")]
+    detail: Option<u32>,
 }
 
 impl PeerRecord {
@@ -106,7 +143,7 @@ impl Replicated for PeerRecord {
             nickname: self.nickname.as_str().to_owned(),
             port: self.port.into(),
             addresses: self.addresses.iter().copied().map(socket_to_bytes).collect(),
-            links: self.links.iter().copied().map(LinkRecord::to_wire).collect(),
+            links: self.links.iter().map(|link| link.to_wire(self.links.len() <= DETAILED_MAX)).collect(),
             leaving: self.leaving,
             mtu: self.mtu.into(),
         }
@@ -123,7 +160,9 @@ impl Replicated for PeerRecord {
         if wire.links.len() > LINKS_MAX {
             return Err(Malformed("more links than a peer may have"));
         }
-        let links = wire.links.iter().map(LinkRecord::from_wire).collect::<Result<Vec<_>, _>>()?;
+        let is_detailed = wire.links.len() <= DETAILED_MAX;
+        let read = |link| LinkRecord::from_wire(link, is_detailed);
+        let links = wire.links.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         if !links.is_sorted_by(|a, b| a.peer < b.peer) || links.iter().any(|link| link.peer == origin) {
             return Err(Malformed("links out of order, twice, or to the peer itself"));
         }
@@ -141,18 +180,24 @@ impl Replicated for PeerRecord {
 }
 
 impl LinkRecord {
-    fn to_wire(self) -> LinkWire {
-        let cost = self.data.map(|cost| cost.0.into());
-        LinkWire { peer: self.peer.0.to_vec(), control: self.control, cost, payload_max: self.payload_max.into() }
+    fn to_wire(self, is_detailed: bool) -> LinkWire {
+        LinkWire {
+            peer: self.peer.0.to_vec(),
+            control: self.control,
+            cost: self.data.map(|cost| cost.0.into()),
+            payload_max: self.payload_max.into(),
+            detail: self.detail.filter(|_| is_detailed).map(Detail::to_wire),
+        }
     }
 
-    fn from_wire(wire: &LinkWire) -> Result<Self, Malformed> {
+    fn from_wire(wire: &LinkWire, is_detailed: bool) -> Result<Self, Malformed> {
         let cost = wire.cost.map(|step| u8::try_from(step).map(Cost)).transpose();
         Ok(Self {
             peer: name_from_bytes(&wire.peer)?,
             control: wire.control,
             data: cost.map_err(|_| Malformed("a cost off the scale"))?,
             payload_max: u16::try_from(wire.payload_max).map_err(|_| Malformed("a size beyond any datagram"))?,
+            detail: wire.detail.filter(|_| is_detailed).map(Detail::from_wire),
         })
     }
 }
@@ -168,6 +213,7 @@ mod tests {
             control: i.is_multiple_of(2),
             data: (i > 1).then_some(Cost(80 + i)),
             payload_max: if i > 1 { 1472 } else { 0 },
+            detail: (i > 2).then_some(Detail { rtt: Cost(70), jitter: Cost(60), lost: 1000 }),
         };
         PeerRecord {
             public: PublicKey([7; 32]),
@@ -221,13 +267,18 @@ mod tests {
             control: true,
             data: Some(Cost(255)),
             payload_max: u16::MAX,
+            detail: Some(Detail { rtt: Cost(255), jitter: Cost(255), lost: u16::MAX }),
         };
         let mut large = record();
         large.nickname = "x".repeat(64).parse().unwrap();
         large.addresses = vec!["[fd00::1]:7000".parse().unwrap(); ADDRESSES_MAX];
-        large.links = (0..LINKS_MAX).map(link).collect();
+        large.links = (0..DETAILED_MAX).map(link).collect();
         assert!(large.to_bytes().len() <= VALUE_MAX, "{} bytes", large.to_bytes().len());
         assert_eq!(read(&large), Ok(large.clone()));
+        large.links = (0..LINKS_MAX).map(link).collect();
+        assert!(large.to_bytes().len() <= VALUE_MAX, "{} bytes", large.to_bytes().len());
+        let bare = |link: &LinkRecord| LinkRecord { detail: None, ..*link };
+        assert_eq!(read(&large), Ok(PeerRecord { links: large.links.iter().map(bare).collect(), ..large.clone() }));
         large.links.push(link(LINKS_MAX));
         assert!(read(&large).is_err());
         let crowded = PeerRecord { addresses: vec![record().addresses[0]; ADDRESSES_MAX + 1], ..record() };

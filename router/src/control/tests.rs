@@ -36,6 +36,10 @@ impl Sleeve for FakeSleeve {
     fn relay(&mut self, to: PeerName, relays: &[PeerName], packet: &[u8]) {
         self.noted().push(format!("relay {to} {relays:?} {packet:?}"));
     }
+
+    fn exchanged(&self) -> BTreeMap<PeerName, u64> {
+        BTreeMap::new()
+    }
 }
 
 /// The other ends of [`Sources`].
@@ -116,6 +120,7 @@ pub(crate) fn control(node: Node, recorder: Option<Recorder>) -> (Control<FakeSl
         names,
         started,
         events,
+        exchanged: BTreeMap::new(),
     };
     let targets = targets_seen;
     let writer = Some(writer);

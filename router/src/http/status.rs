@@ -7,7 +7,7 @@ use std::{
 
 use axum::{
     Json,
-    extract::{FromRequestParts, Query, State},
+    extract::{FromRequestParts, Path, Query, State},
     http::{StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
@@ -110,6 +110,23 @@ pub(super) async fn paths(State(api): State<Api>, format: Format) -> Result<Resp
     let lines = api.report().await?.paths;
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
     Ok(format.answer(&lines, || text::paths(&lines, now)))
+}
+
+pub(super) async fn explain(
+    State(api): State<Api>,
+    Path(peer): Path<String>,
+    format: Format,
+) -> Result<Response, Failure> {
+    let shown: String = peer.chars().take(64).collect();
+    let explanation = api.control.explain_peer(peer).await?.ok_or_else(|| {
+        let error = format!(
+            "`{shown}` is neither the name of another peer nor the nickname of exactly one: see `weft status peers`"
+        );
+        Failure::new(StatusCode::NOT_FOUND, error)
+    })?;
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+    let tables = || text::peer(&explanation, now).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    Ok(format.answer(&explanation, tables))
 }
 
 pub(super) async fn ipam(State(api): State<Api>, format: Format) -> Result<Response, Failure> {

@@ -319,6 +319,9 @@ async fn names_are_added_looked_up_and_removed_within_the_domain() {
         assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{body} {}", refused.text);
     }
     assert_eq!(served.get("/dns/lookup/nobody").await.status, StatusCode::NOT_FOUND);
+    let nobody = served.get("/explain/peer/no%20body").await;
+    assert_eq!(nobody.status, StatusCode::NOT_FOUND);
+    assert!(nobody.error().contains("`no body`"), "{}", nobody.error());
     assert_eq!(served.tcp(Method::POST, "/dns/add", "localhost").await.status, StatusCode::NOT_FOUND);
     assert_eq!(served.tcp(Method::GET, "/dns/lookup/web", "localhost").await.json(), found);
 

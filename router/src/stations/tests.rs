@@ -97,6 +97,7 @@ async fn serve(
             }
             Ask::Snapshot(answer) => drop(answer),
             Ask::Explain(_, answer) => drop(answer),
+            Ask::ExplainPeer(_, answer) => drop(answer),
             Ask::Names(_, answer) => answer.send(Ok(0)).unwrap(),
         }
     }

@@ -55,7 +55,7 @@ impl Fast {
     }
 
     /// What shows that a NAT lies between, in words; None if none does, as far as both ends know.
-    fn nat(&self, config: &FastConfig) -> Option<String> {
+    pub fn nat(&self, config: &FastConfig) -> Option<String> {
         let (theirs, remote) = (self.theirs?, self.remote?);
         if theirs.nat {
             return Some(format!("a NAT lies between: {remote} is not the peer's own address"));

@@ -10,7 +10,7 @@ use crate::{
     link::{
         direct::Direct,
         esp::Offer,
-        fast::{Fast, Others, ToSend, underlay_address},
+        fast::{Fast, FastConfig, Others, ToSend, underlay_address},
         heartbeat::Size,
         message::{Hello, Message, SMALL_LEN},
     },
@@ -118,9 +118,9 @@ impl Links {
     /// What is planned for each peer, those included whose link is gone and whose kernel may go on; and until when what
     /// their stations are is to be remembered.
     pub(in crate::node) fn plans(&self) -> impl Iterator<Item = (PeerName, PlannedPeer, &Fast)> {
-        let links = self.links.iter().map(|(peer, link)| (*peer, &link.fast));
-        let kept = self.kept.iter().map(|(peer, fast)| (*peer, fast));
-        links.chain(kept).filter_map(|(peer, fast)| Some((peer, fast.plan(&self.fast)?, fast)))
+        let links = self.links.iter().filter_map(|(peer, link)| Some((*peer, link.plan(&self.fast)?, &link.fast)));
+        let kept = self.kept.iter().filter_map(|(peer, fast)| Some((*peer, fast.plan(&self.fast)?, fast)));
+        links.chain(kept)
     }
 
     /// Whether the fast datapath to a peer carries, or did and was left; not, while it has yet to show what it can.
@@ -168,7 +168,7 @@ impl Links {
         if let (Some(_), Some(direct)) = (link.fast.suspect_since(now), &mut link.direct) {
             direct.suspect(now);
         }
-        let planned = link.fast.plan(&self.fast);
+        let planned = link.plan(&self.fast);
         if planned != link.planned {
             link.planned = planned;
             self.replanned = true;
@@ -240,6 +240,12 @@ impl Links {
 }
 
 impl Link {
+    /// What the kernel shall do: it carries only what is to go straight.
+    fn plan(&self, config: &FastConfig) -> Option<PlannedPeer> {
+        let planned = self.fast.plan(config)?;
+        Some(PlannedPeer { carries: self.is_carried(), ..planned })
+    }
+
     /// Aims the fast datapath at where the peer answers; before it has, at where it may be.
     fn aim(&mut self) {
         let Some(direct) = &self.direct else { return };

@@ -90,6 +90,7 @@ fn each_failure_has_its_reason() {
 fn relays_refuse_what_they_should_not_pass() {
     let mut mesh = Mesh::full(4);
     mesh.relay_by(1, 3, &[2]);
+    mesh.peer_mut(1, 3).straight = None;
     for (what, record) in [
         ("in the relay's own name", relay_record(1, 2, &[], b"x")),
         ("from a stranger", relay_record(9, 2, &[], b"x")),

@@ -136,11 +136,11 @@ fn replicated_frames_that_do_not_fit_are_not_answered() {
 fn a_relay_does_not_pass_on_what_its_next_link_does_not_carry() {
     let mut mesh = Mesh::full(3);
     mesh.relay_by(0, 1, &[2]);
-    mesh.peer_mut(2, 1).payload_max = 200;
+    mesh.peer_mut(2, 1).straight = Some((address(1), 200));
     mesh.send(0, &frame(0, 1));
     let sent = mesh.hosts[0].out.datagrams[0].1.len();
     assert_eq!((sent, mesh.run(), mesh.drops(2)), (183, 2, vec![]));
-    mesh.peer_mut(2, 1).payload_max = 182;
+    mesh.peer_mut(2, 1).straight = Some((address(1), 182));
     mesh.send(0, &frame(0, 1));
     assert_eq!((mesh.run(), mesh.drops(2)), (1, vec![(Drop::TooBig, 1)]));
 }

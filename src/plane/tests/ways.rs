@@ -39,6 +39,19 @@ fn relays_pass_on_what_they_cannot_read() {
 }
 
 #[test]
+fn a_relay_passes_on_straight_although_its_own_frames_go_another_way() {
+    let mut mesh = Mesh::full(4);
+    mesh.relay_by(0, 2, &[1]);
+    mesh.relay_by(1, 2, &[3]);
+    mesh.send(0, &frame(0, 2));
+    assert_eq!(mesh.run(), 2);
+    assert_eq!(mesh.delivered(2), [frame(0, 2)]);
+    mesh.peer_mut(1, 2).straight = None;
+    mesh.send(0, &frame(0, 2));
+    assert_eq!((mesh.run(), mesh.drops(1)), (1, vec![(Drop::RelayRefused, 1)]));
+}
+
+#[test]
 fn broadcast_reaches_each_peer_once_and_never_comes_back() {
     let mut mesh = Mesh::full(4);
     mesh.relay_by(0, 3, &[1]);

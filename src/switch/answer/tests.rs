@@ -19,7 +19,14 @@ fn forwarding() -> Forwarding {
     let mut forwarding = Forwarding::default();
     forwarding.peers.insert(
         PEER,
-        PeerForwarding { session: None, route, payload_max: 1400, carried: false, frame_max: usize::MAX },
+        PeerForwarding {
+            session: None,
+            route,
+            straight: None,
+            payload_max: 1400,
+            carried: false,
+            frame_max: usize::MAX,
+        },
     );
     forwarding.stations.insert(REMOTE, PEER);
     forwarding.addresses.insert(V4_DESTINATION.into(), REMOTE);

@@ -29,7 +29,7 @@ fn records(peers: usize, ends: &[(usize, usize, bool, Option<u8>)]) -> Records {
             addresses: Vec::new(),
             links: links
                 .into_iter()
-                .map(|(peer, (control, data))| LinkRecord { peer, control, data, payload_max: 1472 })
+                .map(|(peer, (control, data))| LinkRecord { peer, control, data, payload_max: 1472, detail: None })
                 .collect(),
             leaving: false,
             mtu: 0,
@@ -53,9 +53,9 @@ fn relays(graph: &Graph, to: usize) -> Option<Vec<PeerName>> {
 
 #[test]
 fn a_direct_link_is_taken_unless_a_relay_gains_clearly() {
-    let near = Cost::of(std::time::Duration::from_micros(500)).0;
-    let far = Cost::of(std::time::Duration::from_millis(5)).0;
-    let very_far = Cost::of(std::time::Duration::from_millis(50)).0;
+    let near = Cost::step(std::time::Duration::from_micros(500)).0;
+    let far = Cost::step(std::time::Duration::from_millis(5)).0;
+    let very_far = Cost::step(std::time::Duration::from_millis(50)).0;
     let direct = records(3, &both(&[(0, 1, near), (1, 2, near), (0, 2, far)]));
     assert_eq!(relays(&graph(0, &direct), 2), Some(vec![]));
     let detour = records(3, &both(&[(0, 1, near), (1, 2, near), (0, 2, very_far)]));
@@ -103,6 +103,17 @@ fn no_path_has_more_relays_than_allowed() {
 fn equal_paths_are_chosen_by_name() {
     let diamond = records(4, &both(&[(0, 2, 10), (2, 3, 10), (0, 1, 10), (1, 3, 10)]));
     assert_eq!(relays(&graph(0, &diamond), 3), Some(vec![name(1)]));
+}
+
+#[test]
+fn the_ways_to_a_peer_are_told_the_best_first() {
+    let links = [(0, 3, 140), (0, 1, 80), (1, 3, 80), (0, 2, 80), (2, 3, 88), (1, 2, 80)];
+    let graph = graph(0, &records(5, &both(&links)));
+    let ways: Vec<_> = graph.alternatives(name(3)).into_iter().map(|way| way.relays).collect();
+    let by = |relays: &[usize]| relays.iter().map(|relay| name(*relay)).collect::<Vec<_>>();
+    assert_eq!(ways, [by(&[1]), by(&[2]), by(&[2, 1]), by(&[1, 2]), by(&[])]);
+    assert!(graph.has_direct(name(3)) && graph.has_detour(name(3)) && !graph.has_detour(name(4)));
+    assert_eq!(graph.alternatives(name(4)), []);
 }
 
 #[test]

@@ -77,12 +77,14 @@ impl Lab {
             let session = Arc::new(session(host.number as u8, other.number as u8));
             receiving.insert(session.local_index(), (other.name, Arc::clone(&session)));
             stations.insert(other.station(), other.name);
-            let route = Some(Route::Direct(underlay(other.number, self.family)));
+            let to = underlay(other.number, self.family);
+            let route = Some(Route::Direct(to));
             peers.insert(
                 other.name,
                 PeerForwarding {
                     session: Some(session),
                     route,
+                    straight: Some((to, PAYLOAD_MAX)),
                     payload_max: PAYLOAD_MAX,
                     carried: false,
                     frame_max: usize::MAX,

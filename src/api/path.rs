@@ -1,0 +1,75 @@
+//! Why frames go to a peer the way they do: `weft explain PEER`, `GET /explain/peer/{peer}`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Path, allocation::PeerLabel};
+
+/// All that is known of the ways to a peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerExplanation {
+    /// The path now, as in `weft status paths`.
+    pub path: Path,
+    /// What it costs, in microseconds, as the choice is made; null without a path.
+    pub cost_us: Option<u64>,
+    /// The ways there, the best first.
+    pub ways: Vec<Way>,
+    /// How frames pass directly, by each method.
+    pub methods: Vec<Method>,
+    /// What lies between, as far as it shows.
+    pub nat: String,
+    /// The latest changes of path, oldest first.
+    pub changes: Vec<PathChange>,
+    /// What would have to change for a better path, and why it is not taken.
+    pub better: Vec<String>,
+}
+
+/// One way to a peer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Way {
+    /// `direct` or `relay`.
+    pub path: String,
+    /// The relays on the way, in order.
+    pub relays: Vec<PeerLabel>,
+    /// Whether frames go that way.
+    pub in_use: bool,
+    /// What it costs, in microseconds.
+    pub cost_us: u64,
+    /// The sum of the links' round-trip times in microseconds, as advertised; null if one does not say.
+    pub rtt_us: Option<u64>,
+    /// The sum of the links' jitter in microseconds.
+    pub jitter_us: Option<u64>,
+    /// Share of round trips that count as lost, 0 to 1.
+    pub loss: Option<f64>,
+}
+
+/// A method of the direct link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Method {
+    /// `fastdp` or `sleeve`.
+    pub method: String,
+    /// `carries`, `ready` or `down`.
+    pub state: String,
+    /// Where the peer answers.
+    pub address: Option<String>,
+    /// Smoothed round-trip time in microseconds.
+    pub rtt_us: Option<u64>,
+    /// Mean jitter in microseconds.
+    pub jitter_us: Option<u64>,
+    /// Share of the latest probes that were lost, 0 to 1.
+    pub loss: Option<f64>,
+    /// Why so.
+    pub info: String,
+}
+
+/// A change of path.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PathChange {
+    /// When, in Unix seconds.
+    pub at: u64,
+    /// The path before, in words: `direct`, `by B`, `none`.
+    pub from: String,
+    /// The path after.
+    pub to: String,
+    /// Why.
+    pub reason: String,
+}

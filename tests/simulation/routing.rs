@@ -1,0 +1,269 @@
+//! Paths in virtual time: which is taken, how soon a bad one is left, and that nothing changes without a reason.
+
+use std::time::Duration;
+
+use weft::{
+    api::{Path, text},
+    sim::{HostId, Simulation, Way},
+};
+
+use super::{MILLISECOND, Mesh, SECOND, everybody, frame, station};
+
+/// Hosts that all know each other, on a network of so much latency one way, with traffic nowhere.
+fn settled(count: usize, seed: u64, latency: Duration) -> Mesh {
+    let mut mesh = Mesh::seeded(seed, count, |_, _| (), |id| (0..id).collect());
+    mesh.sim.network.latency = latency;
+    mesh.attach_all();
+    let all = everybody(&mesh);
+    mesh.settle(&all, 20 * SECOND);
+    mesh.sim.run(10 * SECOND);
+    mesh
+}
+
+fn path(mesh: &Mesh, from: HostId, to: HostId) -> Path {
+    let name = mesh.name(to);
+    mesh.sim.report(from).paths.into_iter().find(|path| path.name == name).unwrap()
+}
+
+fn is_relayed(mesh: &Mesh, [a, b]: [HostId; 2]) -> bool {
+    [(a, b), (b, a)].iter().all(|(from, to)| path(mesh, *from, *to).path == "relay")
+}
+
+/// Path changes of all of these so far.
+fn changes(sim: &Simulation, ids: &[HostId]) -> u64 {
+    ids.iter().map(|id| sim.report(*id).counters["path_changes"]).sum()
+}
+
+/// Sends a frame both ways each 20 ms for `span`, or until `done`; how long it took, and the longest time without a frame in one
+/// of the directions.
+fn talk(mesh: &mut Mesh, [a, b]: [HostId; 2], span: Duration, done: impl Fn(&Mesh) -> bool) -> (Duration, Duration) {
+    const STEP: Duration = Duration::from_millis(20);
+    let start = mesh.sim.now();
+    let (mut heard, mut longest) = ([start; 2], Duration::ZERO);
+    for step in 0.. {
+        let now = mesh.sim.now();
+        // To ask costs more than to talk.
+        if now.since(start) >= span || (step % 5 == 0 && done(mesh)) {
+            break;
+        }
+        mesh.sim.send_frame(a, &frame(station(a), station(b)));
+        mesh.sim.send_frame(b, &frame(station(b), station(a)));
+        mesh.sim.run(STEP);
+        for (heard, id) in heard.iter_mut().zip([a, b]) {
+            if !mesh.sim.take_frames(id).is_empty() {
+                *heard = mesh.sim.now();
+            }
+            longest = longest.max(mesh.sim.now().since(*heard));
+        }
+    }
+    (mesh.sim.now().since(start), longest)
+}
+
+/// Makes some ways of the network worse.
+fn worsen<const COUNT: usize>(mesh: &mut Mesh, ways: [(HostId, HostId); COUNT], worse: fn(&mut Way)) {
+    for (from, to) in ways {
+        let mut way = mesh.sim.network.way(from, to);
+        worse(&mut way);
+        mesh.sim.network.ways.insert((from, to), way);
+    }
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// Makes the direct path of a talking pair bad; how long until both go by the third, and until both are back after it is good.
+fn leaves_and_returns(seed: u64, latency: Duration, worse: fn(&mut Way)) -> (Duration, Duration) {
+    let mut mesh = settled(3, seed, latency);
+    talk(&mut mesh, [0, 2], 3 * SECOND, |_| false);
+    assert_eq!(path(&mesh, 0, 2).path, "direct");
+    worsen(&mut mesh, [(0, 2), (2, 0)], worse);
+    let (left, _) = talk(&mut mesh, [0, 2], 20 * SECOND, |mesh| is_relayed(mesh, [0, 2]));
+    expect_explained(&mesh);
+    // While it stays bad it stays left.
+    let before = changes(&mesh.sim, &[0, 2]);
+    talk(&mut mesh, [0, 2], 40 * SECOND, |_| false);
+    assert!(is_relayed(&mesh, [0, 2]), "{:?}", path(&mesh, 0, 2));
+    assert_eq!(changes(&mesh.sim, &[0, 2]), before);
+    mesh.sim.network.ways.clear();
+    let is_direct = |mesh: &Mesh| path(mesh, 0, 2).path == "direct" && path(mesh, 2, 0).path == "direct";
+    let (back, gap) = talk(&mut mesh, [0, 2], 90 * SECOND, is_direct);
+    assert!(gap < SECOND / 2, "nothing is lost by going back: {gap:?}");
+    (left, back)
+}
+
+/// Why the direct path was left, what it would cost, and what would have to change.
+fn expect_explained(mesh: &Mesh) {
+    let told = mesh.sim.explain(0, mesh.name(2)).unwrap();
+    assert!(told.path.reason.contains("worse"), "{told:#?}");
+    assert_eq!(
+        told.changes.last().map(|change| (change.from.as_str(), &change.reason)),
+        Some(("direct", &told.path.reason))
+    );
+    let [by_relay, direct] = &told.ways[..] else { panic!("{told:#?}") };
+    assert_eq!((by_relay.in_use, by_relay.relays[0].name, direct.in_use), (true, mesh.name(1), false));
+    assert!(direct.cost_us > by_relay.cost_us + 5000 && told.cost_us == Some(by_relay.cost_us), "{told:#?}");
+    let sleeve = told.methods.iter().find(|method| method.method == "sleeve").unwrap();
+    assert_eq!(sleeve.state, "ready");
+    assert!(told.better.iter().any(|better| better.contains("direct path")), "{told:#?}");
+}
+
+fn expect_left_in_time(mut left: Vec<Duration>) {
+    let worst = left.iter().copied().max().unwrap();
+    let typical = median(&mut left);
+    assert!(typical >= SECOND && typical <= 5 * SECOND && worst <= 7 * SECOND, "{left:?}");
+}
+
+#[test]
+fn a_direct_path_that_loses_a_twentieth_is_left_within_seconds_and_taken_again_when_it_has_stayed_good() {
+    let mut left = Vec::new();
+    for seed in 0..8 {
+        let (after, back) = leaves_and_returns(seed, MILLISECOND, |way| way.loss = 0.05);
+        assert!((10 * SECOND..60 * SECOND).contains(&back), "back after {back:?}");
+        left.push(after);
+    }
+    expect_left_in_time(left);
+}
+
+#[test]
+fn a_direct_path_that_became_slow_is_left_within_seconds_and_taken_again_when_it_has_stayed_good() {
+    let mut left = Vec::new();
+    for (seed, latency) in [(1, 1), (2, 1), (3, 10), (4, 10), (5, 20)] {
+        let (after, back) = leaves_and_returns(seed, latency * MILLISECOND, |way| way.latency += 50 * MILLISECOND);
+        assert!((7 * SECOND..30 * SECOND).contains(&back), "back after {back:?}");
+        left.push(after);
+    }
+    expect_left_in_time(left);
+}
+
+#[test]
+fn a_direct_path_that_dies_either_way_or_both_ways_costs_a_second() {
+    type Cut = fn(&mut weft::sim::Network);
+    let cuts: [Cut; 3] = [
+        |network| network.cut(0, 2),
+        |network| network.datagram_cuts.extend([(0, 2)]),
+        |network| network.datagram_cuts.extend([(2, 0)]),
+    ];
+    for cut in cuts {
+        let mut gaps = Vec::new();
+        for trial in 0..20_u32 {
+            let mut mesh = settled(4, 100 + u64::from(trial), 2 * MILLISECOND);
+            talk(&mut mesh, [0, 2], SECOND + 37 * MILLISECOND * trial, |_| false);
+            cut(&mut mesh.sim.network);
+            let (_, gap) = talk(&mut mesh, [0, 2], 4 * SECOND, |_| false);
+            gaps.push(gap);
+        }
+        let worst = gaps.iter().copied().max().unwrap();
+        let typical = median(&mut gaps);
+        println!("nothing for {typical:?}, at worst for {worst:?}");
+        assert!(typical <= SECOND && worst <= 3 * SECOND, "{gaps:?}");
+        assert!(typical >= 300 * MILLISECOND, "the cut cut: {gaps:?}");
+    }
+}
+
+#[test]
+fn noise_of_a_fifth_changes_no_path_in_ten_minutes() {
+    let mut mesh = settled(8, 7, 16 * MILLISECOND);
+    mesh.sim.network.jitter = 8 * MILLISECOND;
+    let all = everybody(&mesh);
+    mesh.sim.run(20 * SECOND);
+    let before = changes(&mesh.sim, &all);
+    for _ in 0..600 {
+        mesh.sim.send_frame(0, &frame(station(0), station(2)));
+        mesh.sim.run(SECOND);
+    }
+    assert_eq!(changes(&mesh.sim, &all), before);
+}
+
+#[test]
+fn hosts_that_get_no_processor_change_no_path_among_the_rest() {
+    let mut mesh = settled(12, 8, 2 * MILLISECOND);
+    let rest: Vec<HostId> = (3..12).collect();
+    let kinds = |mesh: &Mesh| {
+        let of =
+            |id: &HostId| mesh.sim.report(*id).paths.into_iter().filter(|p| (3..12).any(|id| mesh.name(id) == p.name));
+        rest.iter().flat_map(of).map(|path| (path.name, path.path, path.relays, path.since)).collect::<Vec<_>>()
+    };
+    let before = kinds(&mesh);
+    for _ in 0..4 {
+        for id in 0..3 {
+            mesh.sim.stall(id, 10 * SECOND);
+        }
+        mesh.sim.run(15 * SECOND);
+        assert_eq!(kinds(&mesh), before);
+    }
+    mesh.sim.run(10 * SECOND);
+    let all = everybody(&mesh);
+    mesh.assert_broadcast_exactly_once(&all);
+}
+
+/// Of six hosts some pairs are cut, one way or both, or lose a share one way, anew each time, and each time something still leads from
+/// everybody to everybody.
+#[test]
+fn whatever_is_cut_or_loses_no_frame_comes_twice_and_none_is_long_in_coming() {
+    const HOSTS: usize = 6;
+    let seed = std::env::var("WEFT_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    for run in 0..16 {
+        let mut mesh = settled(HOSTS, seed * 1000 + run, 2 * MILLISECOND);
+        let all = everybody(&mesh);
+        mesh.assert_broadcast_exactly_once(&all);
+        for round in 0..4 {
+            let number = mesh.entropy.number();
+            // The hub stays joined to all by links that only lose; so everybody is at most one relay away.
+            let hub = (number % HOSTS as u64) as usize;
+            for (bit, (a, b)) in pairs(HOSTS).into_iter().enumerate() {
+                let is_spared = a == hub || b == hub;
+                match number >> (8 + 3 * bit) & 7 {
+                    0 | 1 if !is_spared => mesh.sim.network.datagram_cuts.extend([(a, b), (b, a)]),
+                    2 if !is_spared => mesh.sim.network.datagram_cuts.extend([(a, b)]),
+                    3 if !is_spared => mesh.sim.network.datagram_cuts.extend([(b, a)]),
+                    4 => worsen(&mut mesh, [(a, b)], |way| way.loss = 0.2),
+                    _ => {}
+                }
+            }
+            expect_all_flows(&mut mesh, 8 * SECOND, &format!("seed {seed}, run {run}, round {round}"));
+            mesh.sim.network.heal();
+            mesh.sim.network.ways.clear();
+            expect_all_flows(&mut mesh, 6 * SECOND, &format!("seed {seed}, run {run}, healed after round {round}"));
+        }
+    }
+}
+
+fn pairs(count: usize) -> Vec<(HostId, HostId)> {
+    (0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b))).collect()
+}
+
+/// Everybody sends to everybody, each 50 ms; nothing comes twice, and no pair waits longer than three seconds.
+fn expect_all_flows(mesh: &mut Mesh, span: Duration, what: &str) {
+    const STEP: Duration = Duration::from_millis(50);
+    let count = mesh.len();
+    let ordered: Vec<_> = pairs(count).into_iter().flat_map(|(a, b)| [(a, b), (b, a)]).collect();
+    let mut waits: std::collections::BTreeMap<_, _> = ordered.iter().map(|pair| (*pair, Duration::ZERO)).collect();
+    let (mut sent, mut came) = (0_u32, std::collections::BTreeSet::new());
+    for _ in 0..span.as_millis() / STEP.as_millis() {
+        for &(from, to) in &ordered {
+            sent += 1;
+            mesh.sim.send_frame(from, &[&frame(station(from), station(to))[..], &sent.to_be_bytes()].concat());
+        }
+        mesh.sim.run(STEP);
+        for wait in waits.values_mut() {
+            *wait += STEP;
+        }
+        for to in 0..count {
+            for frame in mesh.sim.take_frames(to) {
+                let number: [u8; 4] = *frame.last_chunk().unwrap();
+                assert!(came.insert((to, number)), "{what}: a frame came twice");
+                let from = (0..count).find(|id| frame.get(6..12) == Some(&station(*id).0[..])).unwrap();
+                waits.insert((from, to), Duration::ZERO);
+            }
+        }
+        let late = waits.iter().find(|(_, wait)| **wait > 3 * SECOND);
+        let why = |((from, to), _): (&(HostId, HostId), &Duration)| {
+            let now = mesh.sim.report(*from).router.uptime_s + mesh.configs[*from].started;
+            let explanation = mesh.sim.explain(*from, mesh.name(*to)).unwrap();
+            text::peer(&explanation, now).iter().map(ToString::to_string).collect::<String>()
+        };
+        assert!(late.is_none(), "{what}: {late:?}\n{}", late.map(why).unwrap_or_default());
+    }
+}
