@@ -6,8 +6,8 @@ use super::{candidate::Kind, measure::Values, metric::Metric};
 
 /// Columns: the metric's name, a value, a ratio.
 const NAME_WIDTH: usize = 38;
-const WIDTH: usize = 12;
-const RATIO_WIDTH: usize = 19;
+const WIDTH: usize = 14;
+const RATIO_WIDTH: usize = 22;
 
 /// Which candidates are set in relation: what of it the first has, by the second.
 const RATIOS: [(Kind, Kind); 10] = [
