@@ -21,7 +21,7 @@ ENGINE_TOOLS := dockerd:docker.io runc:runc iptables:iptables busybox:busybox-st
 CLUSTER_TOOLS := etcd:etcd-server docker-registry:docker-registry conntrack:conntrack openssl:openssl
 
 .PHONY: help deps uml-deps cni-deps engine-deps root build release image docker-plugin demo lab lab-down test kubernetes-trial \
-        bench bench-uml bench-switching bench-names bench-cni bench-allocation fuzz lint
+        bench profile bench-uml bench-switching bench-names bench-cni bench-allocation fuzz lint
 
 help: ## Show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -120,8 +120,12 @@ kubernetes-trial: root cni-deps engine-deps release ## Try docs/kubernetes.md on
 	$(call install_optional,$(CLUSTER_TOOLS),PARTS OF THE CLUSTER)
 	integration/kubernetes/trial.sh "$(KUBERNETES)"
 
-bench: root release ## Measure Weft beside raw veth and kernel VXLAN (BENCH_SECONDS, BENCH_ROUNDS, BENCH_UNDERLAY, BENCH_ONLY, BENCH_OUT)
+bench: root release ## Measure Weft beside raw veth and kernel VXLAN (BENCH_SECONDS, BENCH_ROUNDS, BENCH_UNDERLAY, BENCH_ONLY, BENCH_LOADS, BENCH_OUT)
 	cargo bench -p weft-integration --bench throughput
+
+profile: root release ## Record where routers spend their time while TCP crosses the sleeve: target/profile (BENCH_SECONDS)
+	@command -v perf >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends linux-perf >/dev/null
+	integration/profile.sh "$$CARGO_TARGET_DIR/profile"
 
 bench-uml: export BENCH_UML = 1
 bench-uml: root uml-deps release ## Measure ESP and Open vSwitch beside the same made by hand, in a User-Mode-Linux kernel (as bench)

@@ -6,8 +6,9 @@
 //!
 //! Read from the environment: `BENCH_SECONDS` (of each TCP run, 5), `BENCH_ROUNDS` (3), `BENCH_UNDERLAY` (`veth`: runs of
 //! segments pass the wire whole; `nicish`: cut to the MTU before the wire, as by a network card without UDP
-//! segmentation), `BENCH_ONLY` (names of candidates with commas between them, as `vxlan-1340,fastdp`), `BENCH_OUT` (a file
-//! that gets one JSON line for each measurement appended), `WEFT_BIN`.
+//! segmentation), `BENCH_ONLY` (names of candidates with commas between them, as `vxlan-1340,fastdp`; what is measured only when
+//! it is named: `sleeve-9000`, `sleeve-plain`, `sleeve-relay`), `BENCH_LOADS` (names of loads: `tcp-1`, `tcp-4`, `udp-64`, `udp-1200`,
+//! `udp-1400`, `ping`, `ping-loaded`, `idle`), `BENCH_OUT` (a file that gets one JSON line for each measurement appended), `WEFT_BIN`.
 
 mod throughput {
     pub(super) mod candidate;

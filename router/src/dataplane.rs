@@ -14,8 +14,10 @@
 //! same port. Counters are published by each worker some times a second and read by anybody through a [`Meter`].
 
 mod batch;
+mod intake;
 mod meter;
 mod punts;
+mod stages;
 mod worker;
 
 use std::{
@@ -47,8 +49,9 @@ use weft_host::{
 
 use self::{batch::Batch, meter::Gauge, worker::Worker};
 pub use self::{
-    meter::Meter,
+    meter::{Meter, Reading},
     punts::{PUNTS_MAX, channel},
+    stages::Stages,
 };
 
 /// How long [`DataPlane::stop`] waits for the workers; they look after each batch, which takes far less.
@@ -124,7 +127,12 @@ impl DataPlane {
         let own_gauge = Gauge::default();
         let control = Control {
             plane: Plane::new(),
-            out: ControlOut { batch: Batch::new(socket), punts: punts.clone(), drops: DropCounts::default() },
+            out: ControlOut {
+                batch: Batch::new(socket),
+                punts: punts.clone(),
+                drops: DropCounts::default(),
+                stages: Stages::default(),
+            },
             gauge: own_gauge.clone(),
             ticked: Instant::now(),
         };
@@ -239,6 +247,7 @@ struct ControlOut {
     batch: Batch,
     punts: mpsc::Sender<Input>,
     drops: DropCounts,
+    stages: Stages,
 }
 
 impl Control {
@@ -248,7 +257,7 @@ impl Control {
         if now.duration_since(self.ticked) >= TICK {
             self.ticked = now;
             self.plane.tick();
-            self.gauge.publish(&self.plane, &self.out.drops);
+            self.gauge.publish(&self.plane, &self.out.drops, &self.out.stages);
         }
     }
 }
@@ -261,7 +270,7 @@ impl std::fmt::Debug for Control {
 
 impl ControlOut {
     fn flush(&mut self) {
-        flush(&mut self.batch, &self.punts, &mut self.drops);
+        flush(&mut self.batch, &self.punts, &mut self.drops, &mut self.stages);
     }
 }
 
@@ -283,8 +292,8 @@ impl Outlet for ControlOut {
     }
 }
 
-fn flush(batch: &mut Batch, punts: &mpsc::Sender<Input>, drops: &mut DropCounts) {
-    batch.flush(drops, |to, payload_max, drops| {
+fn flush(batch: &mut Batch, punts: &mpsc::Sender<Input>, drops: &mut DropCounts, stages: &mut Stages) {
+    batch.flush(drops, stages, |to, payload_max, drops| {
         punts::offer(punts, Input::TooBig { to, payload_max }, drops);
     });
 }

@@ -26,11 +26,10 @@ use axum::{
     routing::{get, post},
 };
 use tokio::sync::watch;
-use weft::plane::Counters;
 
 pub use self::server::BindError;
 pub(crate) use self::server::{Listening, bind};
-use crate::{control::Asker, dns::Dns, fastdp::FastCounts, shutdown::Shutdown, stations::Operator};
+use crate::{control::Asker, dataplane::Reading, dns::Dns, fastdp::FastCounts, shutdown::Shutdown, stations::Operator};
 
 /// Largest body of a request in bytes: thousands of targets.
 const BODY_MAX: usize = 64 << 10;
@@ -51,7 +50,7 @@ pub(crate) struct Api {
     /// The names, and who answers queries for them.
     pub(crate) dns: Arc<Dns>,
     /// Reads the data plane's counters, without waiting for it.
-    pub(crate) counters: Arc<dyn Fn() -> Counters + Send + Sync>,
+    pub(crate) counters: Arc<dyn Fn() -> Reading + Send + Sync>,
     /// The fast datapath's counters.
     pub(crate) fast: watch::Receiver<FastCounts>,
     /// When the router was started, Unix seconds.

@@ -16,7 +16,12 @@ use weft::{
     plane::Counters,
 };
 
-use crate::{control::Snapshot, events::EventCounts, fastdp::FastCounts};
+use crate::{
+    control::Snapshot,
+    dataplane::{Reading, Stages},
+    events::EventCounts,
+    fastdp::FastCounts,
+};
 
 /// The method of all traffic that the data plane counts.
 const SLEEVE: &str = "sleeve";
@@ -31,7 +36,7 @@ type Levels = Family<Labels, Level>;
 /// The metrics as text (OpenMetrics 1.0). `queries` are those to the name server, by what came of them; `started` is the router's start in Unix seconds.
 pub(crate) fn render(
     snapshot: &Snapshot,
-    counters: &Counters,
+    sleeve: &Reading,
     fast: &FastCounts,
     queries: &[(&'static str, u64)],
     started: u64,
@@ -41,7 +46,8 @@ pub(crate) fn render(
     exposition.paths(&snapshot.report.paths);
     exposition.addresses(&snapshot.report);
     exposition.queries(queries);
-    exposition.traffic(counters);
+    exposition.traffic(&sleeve.counters);
+    exposition.stages(&sleeve.stages);
     exposition.esp(fast);
     exposition.events(&snapshot.events);
     let mut text = String::new();
@@ -169,6 +175,13 @@ impl Exposition {
             self.counts("weft_dropped_packets", "Frames and packets not passed on by the data plane, by reason");
         for (reason, count) in counters.drops.iter() {
             add(&drops, vec![("reason", reason.as_str().to_owned())], count);
+        }
+    }
+
+    fn stages(&mut self, stages: &Stages) {
+        let family = self.counts("weft_sleeve", "What the stages of the sleeve's workers did, by counter");
+        for (name, count) in stages.iter() {
+            add(&family, vec![("counter", name.to_owned())], count);
         }
     }
 

@@ -13,10 +13,12 @@ use weft_integration::{
     lab::{
         Lab,
         container::DEVICE,
+        cut::{ActiveCut, Cut},
         host::{Host, UNDERLAY},
         mesh::Mesh,
         namespace::Namespace,
         ping::Ping,
+        wait::wait_for,
     },
     scenario::{backend::Backend, fabric},
     uml,
@@ -26,6 +28,9 @@ use super::options::{Options, Underlay};
 
 /// MTU of Weft's containers on an underlay of 1500 bytes, whatever the method.
 const WEFT_MTU: u16 = 1340;
+/// MTU of a jumbo underlay, and of Weft's containers on it.
+const JUMBO: u32 = 9000;
+const WEFT_MTU_JUMBO: u16 = 8840;
 /// For two routers to find each other and to prove a path.
 const SETTLING: Duration = Duration::from_secs(30);
 /// Ports of VXLAN made by hand: IANA's, and of Open vSwitch Weft's, which is free there.
@@ -47,6 +52,12 @@ pub(crate) enum Kind {
     Fastdp,
     /// Weft's sleeve; encrypted.
     Sleeve,
+    /// The same on an underlay with jumbo frames.
+    Jumbo,
+    /// The same with all offloads of the containers' devices switched off.
+    Plain,
+    /// The same by a third router that passes the packets on, as the two hosts do not reach each other.
+    Relay,
     /// The VXLAN device with Weft's MTU in ESP, by states and policies made by hand.
     Xfrm,
     /// Weft's fast datapath, VXLAN in the kernel and ESP with so many lanes.
@@ -60,6 +71,8 @@ pub(crate) enum Kind {
 /// One of them, up.
 pub(crate) struct Candidate {
     kind: Kind,
+    /// What keeps packets from the straight way; healed before the lab goes.
+    _cut: Option<ActiveCut>,
     lab: Lab,
     hosts: Vec<Host>,
     ends: [Namespace; 2],
@@ -112,10 +125,13 @@ impl Candidate {
 
     /// Fails unless traffic goes where it should: with Weft directly, by the method that is measured, sealed or not.
     pub(crate) fn verify(&self) -> Result<()> {
-        let (Some(backend), [a, b]) = (self.kind.backend(), self.routers()) else { return Ok(()) };
+        let (Some(backend), [a, b, ..]) = (self.kind.backend(), self.routers()) else { return Ok(()) };
         for (from, to) in [(a, b), (b, a)] {
-            let path = from.path_to(to.name())?;
-            ensure!(path.path == "direct" && path.method == backend.method(), "not by {}: {path:?}", self.kind);
+            let (path, way) = (from.path_to(to.name())?, self.kind.way());
+            ensure!(path.path == way && path.method == backend.method(), "not by {}: {path:?}", self.kind);
+            if self.kind == Kind::Relay {
+                continue;
+            }
             let connection = from.expect_established(to.name())?;
             let sealed = backend.encrypted();
             ensure!(connection.encrypted == sealed, "encrypted should be {sealed}: {connection:?}");
@@ -124,7 +140,8 @@ impl Candidate {
             ensure!(is_so, "there should be {lanes:?}: {connection:?}");
         }
         let mtu = self.ends[0].run("cat").arg(format!("/sys/class/net/{DEVICE}/mtu")).checked()?;
-        ensure!(mtu.trim() == WEFT_MTU.to_string(), "the MTU is {mtu}, not the {WEFT_MTU} of what it is compared with");
+        let wanted = self.kind.mtu();
+        ensure!(mtu.trim() == wanted.to_string(), "the MTU is {mtu}, not the {wanted} of what it is compared with");
         Ok(())
     }
 
@@ -135,11 +152,30 @@ impl Candidate {
 }
 
 impl Kind {
-    /// Those that are compared on the kernel that we are on, in the order of the table.
+    /// Those that can be compared on the kernel that we are on, in the order of the table.
     pub(crate) fn all() -> &'static [Self] {
-        const NATIVE: [Kind; 5] = [Kind::Veth, Kind::Vxlan, Kind::VxlanAlike, Kind::Fastdp, Kind::Sleeve];
+        const NATIVE: [Kind; 8] = [
+            Kind::Veth,
+            Kind::Vxlan,
+            Kind::VxlanAlike,
+            Kind::Fastdp,
+            Kind::Sleeve,
+            Kind::Jumbo,
+            Kind::Plain,
+            Kind::Relay,
+        ];
         const GUEST: [Kind; 6] = [Kind::Xfrm, Kind::Esp(1), Kind::Esp(2), Kind::Esp(4), Kind::Flows, Kind::Ovs];
         if uml::is_here() { &GUEST } else { &NATIVE }
+    }
+
+    /// Whether it is measured without being asked for: the sleeve's variants tell of the sleeve alone.
+    pub(crate) fn is_usual(self) -> bool {
+        !matches!(self, Self::Jumbo | Self::Plain | Self::Relay)
+    }
+
+    /// The way that packets take, in the word of `weft status`.
+    fn way(self) -> &'static str {
+        if self == Self::Relay { "relay" } else { "direct" }
     }
 
     /// How Weft is to carry it; None for what is made by hand.
@@ -147,7 +183,7 @@ impl Kind {
         match self {
             Self::Veth | Self::Vxlan | Self::VxlanAlike | Self::Xfrm | Self::Flows => None,
             Self::Fastdp => Some(Backend::Vxlan),
-            Self::Sleeve => Some(Backend::Sleeve),
+            Self::Sleeve | Self::Jumbo | Self::Plain | Self::Relay => Some(Backend::Sleeve),
             Self::Esp(_) => Some(Backend::VxlanEsp),
             Self::Ovs => Some(Backend::Ovs),
         }
@@ -161,9 +197,16 @@ impl Kind {
         match self {
             Self::Veth => 1500,
             Self::Vxlan => 1450,
-            Self::VxlanAlike | Self::Fastdp | Self::Sleeve | Self::Xfrm | Self::Esp(_) | Self::Flows | Self::Ovs => {
-                WEFT_MTU
-            }
+            Self::Jumbo => WEFT_MTU_JUMBO,
+            Self::VxlanAlike
+            | Self::Fastdp
+            | Self::Sleeve
+            | Self::Plain
+            | Self::Relay
+            | Self::Xfrm
+            | Self::Esp(_)
+            | Self::Flows
+            | Self::Ovs => WEFT_MTU,
         }
     }
 }
@@ -177,6 +220,9 @@ impl fmt::Display for Kind {
             Self::VxlanAlike => "vxlan-1340",
             Self::Fastdp => "fastdp",
             Self::Sleeve => "sleeve",
+            Self::Jumbo => "sleeve-9000",
+            Self::Plain => "sleeve-plain",
+            Self::Relay => "sleeve-relay",
             Self::Xfrm => "xfrm",
             Self::Flows => "flows",
             Self::Ovs => "ovs",
@@ -186,16 +232,24 @@ impl fmt::Display for Kind {
 }
 
 fn woven(kind: Kind, backend: Backend, lab: Lab) -> Result<Candidate> {
-    let hosts = lab.hosts(["A", "B"])?;
+    let names: &[&str] = if kind == Kind::Relay { &["A", "B", "R"] } else { &["A", "B"] };
+    let hosts = names.iter().map(|name| lab.host(name)).collect::<Result<Vec<_>>>()?;
+    if kind == Kind::Jumbo {
+        lab.underlay_mtu(JUMBO)?;
+    }
     let lanes = kind.lanes().map(|lanes| format!("--esp-lanes={lanes}"));
     let more: Vec<&str> = lanes.as_deref().into_iter().collect();
     let mesh = fabric::launched(&lab, &hosts, false, backend, &more)?;
     fabric::wait_settled(&mesh, backend, SETTLING).with_context(|| lab.diagnosis())?;
     let Mesh { hosts, containers } = mesh;
     let ends = [containers[0].namespace().clone(), containers[1].namespace().clone()];
+    if kind == Kind::Plain {
+        ends.iter().try_for_each(without_offloads)?;
+    }
+    let cut = (kind == Kind::Relay).then(|| lab.cut(&Cut::between("A", "B"))).transpose()?;
     let to = containers[1].v4()?;
-    let candidate = Candidate { kind, lab, hosts, ends, to };
-    candidate.verify()?;
+    let candidate = Candidate { kind, _cut: cut, lab, hosts, ends, to };
+    wait_for("frames go the way that is measured", SETTLING, || candidate.verify())?;
     Ok(candidate)
 }
 
@@ -211,7 +265,14 @@ fn bridged(kind: Kind, lab: Lab) -> Result<Candidate> {
             Kind::Vxlan | Kind::VxlanAlike => namespace.ip(&vxlan(local, remote))?,
             Kind::Xfrm => namespace.ip(&(esp(local, remote) + &vxlan(local, remote)))?,
             Kind::Flows => flows(namespace, local, remote, other)?,
-            Kind::Veth | Kind::Fastdp | Kind::Sleeve | Kind::Esp(_) | Kind::Ovs => {
+            Kind::Veth
+            | Kind::Fastdp
+            | Kind::Sleeve
+            | Kind::Jumbo
+            | Kind::Plain
+            | Kind::Relay
+            | Kind::Esp(_)
+            | Kind::Ovs => {
                 namespace.ip(&format!("addr flush dev {UNDERLAY}\nlink set {UNDERLAY} master br0\n"))?;
             }
         }
@@ -221,7 +282,7 @@ fn bridged(kind: Kind, lab: Lab) -> Result<Candidate> {
         // What is for many has no flow.
         end.ip(&format!("neigh replace {} lladdr {} dev eth0 nud permanent\n", other.address, other.mac))?;
     }
-    Ok(Candidate { kind, lab, hosts: hosts.to_vec(), ends, to: stations[1].address })
+    Ok(Candidate { kind, _cut: None, lab, hosts: hosts.to_vec(), ends, to: stations[1].address })
 }
 
 fn vxlan(local: Ipv4Addr, remote: Ipv4Addr) -> String {
@@ -301,4 +362,10 @@ fn contained(host: &Host, station: &Station, mtu: u16) -> Result<Namespace> {
 fn cut_before_the_wire(host: &Host) -> Result<()> {
     let offloads = ["tso", "off", "gso", "off", "tx-udp-segmentation", "off", "gro", "on"];
     host.namespace().run("ethtool").args(["-K", UNDERLAY]).args(offloads).checked().map(drop)
+}
+
+/// As a container whose programs or kernel cannot do them: no checksum is left to a device, nothing is cut or joined by one.
+fn without_offloads(container: &Namespace) -> Result<()> {
+    let offloads = ["tx", "off", "tso", "off", "gso", "off", "gro", "off", "sg", "off"];
+    container.run("ethtool").args(["-K", DEVICE]).args(offloads).checked().map(drop)
 }

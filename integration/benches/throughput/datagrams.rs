@@ -20,6 +20,10 @@ use super::candidate::Candidate;
 
 /// The share of datagrams that a rate may lose.
 const LOSS_MAX: f64 = 0.01;
+/// How much more than the best rate is offered to see what overload does.
+const OVERLOAD: f64 = 2.0;
+/// Senders of an overload: one alone may have its limit below that.
+const SENDERS: u32 = 2;
 /// Trials of the search; it ends when the answer is known to [`CLOSE_ENOUGH`].
 const TRIALS: u32 = 7;
 const CLOSE_ENOUGH: f64 = 1.06;
@@ -41,6 +45,10 @@ pub(crate) struct Rates {
     pub(crate) flat: f64,
     /// The highest received with a loss of at most 1 %.
     pub(crate) clean: f64,
+    /// Received while twice that was sent.
+    pub(crate) overloaded: f64,
+    /// Sent meanwhile: no more where the senders were at their own limit.
+    pub(crate) overload: f64,
 }
 
 /// One trial.
@@ -53,14 +61,19 @@ struct Trial {
 
 /// Measures with datagrams of `size` bytes, each trial for `run`.
 pub(crate) fn rates(candidate: &Candidate, size: usize, run: Duration) -> Result<Rates> {
-    let flat = trial(candidate, size, run, None)?;
-    let (mut low, mut high) = (0.0_f64, f64::max(flat.received, 1000.0) * 2.0);
-    if flat.loss <= LOSS_MAX {
-        return Ok(Rates { flat: flat.received, clean: flat.received });
-    }
-    let mut rate = flat.received.max(2000.0) * 0.9;
+    let flat = trial(candidate, size, run, [None])?;
+    let clean = if flat.loss <= LOSS_MAX { flat.received } else { search(candidate, size, run, flat.received)? };
+    let share = clean * OVERLOAD / f64::from(SENDERS);
+    let overload = trial(candidate, size, run, [Some(share); SENDERS as usize])?;
+    Ok(Rates { flat: flat.received, clean, overloaded: overload.received, overload: overload.offered })
+}
+
+/// The highest rate that loses little, looked for around `flat`.
+fn search(candidate: &Candidate, size: usize, run: Duration, flat: f64) -> Result<f64> {
+    let (mut low, mut high) = (0.0_f64, f64::max(flat, 1000.0) * 2.0);
+    let mut rate = flat.max(2000.0) * 0.9;
     for _ in 0..TRIALS {
-        let seen = trial(candidate, size, run, Some(rate))?;
+        let seen = trial(candidate, size, run, [Some(rate)])?;
         if seen.loss <= LOSS_MAX {
             low = low.max(seen.received);
             if seen.offered < rate * SENDER_KEEPS_UP {
@@ -75,10 +88,11 @@ pub(crate) fn rates(candidate: &Candidate, size: usize, run: Duration) -> Result
         rate = if low > 0.0 { (low * high).sqrt() } else { high / 2.0 };
     }
     ensure!(low > 0.0, "{size}-byte datagrams: no rate down to {rate:.0} a second came through");
-    Ok(Rates { flat: flat.received, clean: low })
+    Ok(low)
 }
 
-fn trial(candidate: &Candidate, size: usize, run: Duration, rate: Option<f64>) -> Result<Trial> {
+/// One sender for each of `rates`; None is as fast as it can.
+fn trial<const N: usize>(candidate: &Candidate, size: usize, run: Duration, rates: [Option<f64>; N]) -> Result<Trial> {
     let [from, to] = candidate.ends();
     let address = candidate.to();
     let receiver = to.within(move || {
@@ -91,7 +105,10 @@ fn trial(candidate: &Candidate, size: usize, run: Duration, rate: Option<f64>) -
     let is_sent = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&is_sent);
     let counting = thread::spawn(move || count(&receiver, &told));
-    let sent = from.within(move || send(target, size, run, rate));
+    let sent = from.within(move || {
+        let senders = rates.map(|rate| thread::spawn(move || send(target, size, run, rate)));
+        senders.into_iter().map(join).sum::<Result<u32>>()
+    });
     is_sent.store(true, Relaxed);
     let (received, sent) = (join(counting)?, sent?);
     let seconds = run.as_secs_f64();

@@ -1,7 +1,7 @@
 //! The rounds: each measures every candidate, one load after the other, in turns, so that whatever else the machine does
 //! meets all of them alike.
 
-use std::{collections::BTreeMap, fs::OpenOptions, io::Write, thread, time::Duration};
+use std::{collections::BTreeMap, fmt, fs::OpenOptions, io::Write, thread, time::Duration};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::json;
@@ -24,7 +24,9 @@ const STREAMS: [usize; 2] = [1, 4];
 /// Pings of one round, and the time between them.
 const PINGS: u32 = 1000;
 const PING_INTERVAL: Duration = Duration::from_millis(2);
-/// The same in a guest, whose clock ticks every 10 ms.
+/// The time between pings during a TCP run: a probe, no load.
+const PROBE_INTERVAL: Duration = Duration::from_millis(10);
+/// The same as the first two in a guest, whose clock ticks every 10 ms.
 const GUEST_PINGS: u32 = 100;
 const GUEST_PING_INTERVAL: Duration = Duration::from_millis(60);
 /// How often one thing is measured at most until it was what it should be, and how long that is waited for.
@@ -38,11 +40,16 @@ const TRIAL_MIN: Duration = Duration::from_millis(500);
 pub(crate) type Values = BTreeMap<(Metric, Kind), Vec<f64>>;
 
 /// One load, and what it measures.
-#[derive(Clone, Copy, Debug)]
-enum Load {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Load {
+    /// So many TCP streams.
     Tcp(usize),
+    /// Datagrams of so many bytes.
     Udp(usize),
+    /// Pings alone.
     Ping,
+    /// Pings beside one TCP stream.
+    LoadedPing,
     /// None: what routers do by themselves.
     Idle,
 }
@@ -50,9 +57,8 @@ enum Load {
 /// Measures all.
 pub(crate) fn rounds(candidates: &[Candidate], options: &Options) -> Result<Values> {
     let mut values = Values::new();
-    let loads = Load::all();
     for round in 1..=options.rounds {
-        for (turn, load) in (round as usize..).zip(&loads) {
+        for (turn, load) in (round as usize..).zip(&options.loads) {
             // Another one begins each time.
             let order = candidates.iter().cycle().skip(turn % candidates.len()).take(candidates.len());
             for candidate in order {
@@ -85,12 +91,13 @@ fn record(options: &Options, round: u32, kind: Kind, seen: &[(Metric, f64)]) -> 
 
 impl Load {
     /// Those that say something on the kernel that we are on: in a guest a datagram is as dear as its system call.
-    fn all() -> Vec<Self> {
+    pub(crate) fn all() -> Vec<Self> {
         if uml::is_here() {
             return vec![Self::Tcp(1), Self::Ping, Self::Idle];
         }
         let datagrams = DATAGRAMS.map(Self::Udp);
-        STREAMS.map(Self::Tcp).into_iter().chain(datagrams).chain([Self::Ping, Self::Idle]).collect()
+        let others = [Self::Ping, Self::LoadedPing, Self::Idle];
+        STREAMS.map(Self::Tcp).into_iter().chain(datagrams).chain(others).collect()
     }
 
     /// Measures when traffic goes where it should, and again if it did not to the end: where one core does all, a load may starve
@@ -112,10 +119,28 @@ impl Load {
             Self::Tcp(streams) => tcp(candidate, streams, options.run),
             Self::Udp(size) => {
                 let rates = datagrams::rates(candidate, size, (options.run / TRIAL_SHARE).max(TRIAL_MIN))?;
-                Ok(vec![(Metric::UdpClean(size), rates.clean), (Metric::UdpFlat(size), rates.flat)])
+                Ok(vec![
+                    (Metric::UdpClean(size), rates.clean),
+                    (Metric::UdpFlat(size), rates.flat),
+                    (Metric::UdpOverloaded(size), rates.overloaded),
+                    (Metric::UdpOverload(size), rates.overload),
+                ])
             }
             Self::Ping => ping(candidate),
+            Self::LoadedPing => loaded_ping(candidate, options.run),
             Self::Idle => idle(candidate, options.run),
+        }
+    }
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(streams) => write!(f, "tcp-{streams}"),
+            Self::Udp(size) => write!(f, "udp-{size}"),
+            Self::Ping => write!(f, "ping"),
+            Self::LoadedPing => write!(f, "ping-loaded"),
+            Self::Idle => write!(f, "idle"),
         }
     }
 }
@@ -154,9 +179,29 @@ fn router_cpu(candidate: &Candidate) -> Result<Duration> {
 
 fn ping(candidate: &Candidate) -> Result<Vec<(Metric, f64)>> {
     let (count, interval) = if uml::is_here() { (GUEST_PINGS, GUEST_PING_INTERVAL) } else { (PINGS, PING_INTERVAL) };
-    let mut times = candidate.ping().count(count).interval(interval).send()?.round_trips;
+    let times = candidate.ping().count(count).interval(interval).send()?.round_trips;
     ensure!(times.len() * 100 >= count as usize * 99, "only {} of {count} pings were answered", times.len());
-    times.sort();
-    let micros = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)].as_secs_f64() * 1e6;
-    Ok(vec![(Metric::PingMedian, micros(50)), (Metric::PingTail, micros(99))])
+    Ok(vec![(Metric::PingMedian, micros(&times, 50)), (Metric::PingTail, micros(&times, 99))])
+}
+
+/// What a ping meets that shares the way with a bulk transfer: every queue on it.
+fn loaded_ping(candidate: &Candidate, run: Duration) -> Result<Vec<(Metric, f64)>> {
+    let pings = candidate.ping().interval(PROBE_INTERVAL).start()?;
+    stream::load(candidate, 1, run)?;
+    let times = pings.stop()?.0.round_trips;
+    ensure!(
+        times.len() as u128 * 2 > run.as_millis() / PROBE_INTERVAL.as_millis(),
+        "only {} pings came back",
+        times.len()
+    );
+    Ok(vec![(Metric::LoadedMedian, micros(&times, 50)), (Metric::LoadedTail, micros(&times, 99))])
+}
+
+/// The time that so many per cent are within.
+fn micros(times: &[Duration], percent: usize) -> f64 {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    sorted
+        .get((sorted.len() * percent / 100).min(sorted.len().saturating_sub(1)))
+        .map_or(0.0, |time| time.as_secs_f64() * 1e6)
 }

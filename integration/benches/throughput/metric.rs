@@ -18,10 +18,18 @@ pub(crate) enum Metric {
     UdpClean(usize),
     /// The same while the sender sends as fast as it can.
     UdpFlat(usize),
+    /// The same while twice the highest such rate is sent.
+    UdpOverloaded(usize),
+    /// Datagrams sent in a second for that: fewer than twice as many where the senders cannot do more.
+    UdpOverload(usize),
     /// Median of round-trip times, µs.
     PingMedian,
     /// The round-trip time that 99 % are within, µs.
     PingTail,
+    /// The same two during TCP with one stream.
+    LoadedMedian,
+    /// See there.
+    LoadedTail,
     /// Seconds of the two routers' CPU time for 10⁹ bytes received by one TCP stream.
     RouterCpu,
     /// Milliseconds of the two routers' CPU time in a second of one TCP stream.
@@ -41,6 +49,10 @@ impl fmt::Display for Metric {
             Self::Tcp(streams) => write!(f, "TCP, {streams} streams, Mbit/s"),
             Self::UdpClean(size) => write!(f, "UDP, {size} bytes, loss ≤ 1 %, packets/s"),
             Self::UdpFlat(size) => write!(f, "UDP, {size} bytes, flat out, packets/s"),
+            Self::UdpOverloaded(size) => write!(f, "UDP, {size} bytes, overload, packets/s"),
+            Self::UdpOverload(size) => write!(f, "UDP, {size} bytes, overload: sent"),
+            Self::LoadedMedian => write!(f, "ping p50 during TCP, µs"),
+            Self::LoadedTail => write!(f, "ping p99 during TCP, µs"),
             Self::PingMedian => write!(f, "ping p50, µs"),
             Self::PingTail => write!(f, "ping p99, µs"),
             Self::RouterCpu => write!(f, "CPU of the routers, s/GB"),

@@ -4,7 +4,7 @@ use std::{env, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::candidate::Kind;
+use super::{candidate::Kind, measure::Load};
 
 /// How the "wire" between the hosts treats runs of segments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +26,8 @@ pub(crate) struct Options {
     pub(crate) underlay: Underlay,
     /// What is compared.
     pub(crate) kinds: Vec<Kind>,
+    /// What they are loaded with.
+    pub(crate) loads: Vec<Load>,
     /// Where the JSON lines go.
     pub(crate) out: Option<PathBuf>,
 }
@@ -41,12 +43,14 @@ impl Options {
             Ok("nicish") => Underlay::Nicish,
             other => bail!("BENCH_UNDERLAY is {other:?}: `veth` and `nicish` are possible"),
         };
-        let kinds = kinds(&env::var("BENCH_ONLY").unwrap_or_default())?;
+        let usual: Vec<Kind> = Kind::all().iter().copied().filter(|kind| kind.is_usual()).collect();
+        let kinds = chosen("BENCH_ONLY", Kind::all(), &usual)?;
+        let loads = chosen("BENCH_LOADS", &Load::all(), &Load::all())?;
         let out = env::var_os("BENCH_OUT").filter(|path| !path.is_empty()).map(PathBuf::from);
         // cargo runs benches elsewhere than where it was called.
         let is_clear = out.as_ref().is_none_or(|path| path.is_absolute());
         ensure!(is_clear, "BENCH_OUT is {out:?}: give the whole path, from / on");
-        Ok(Self { run: Duration::from_secs(seconds), rounds, underlay, kinds, out })
+        Ok(Self { run: Duration::from_secs(seconds), rounds, underlay, kinds, loads, out })
     }
 }
 
@@ -60,15 +64,16 @@ impl fmt::Display for Options {
     }
 }
 
-/// Those named, with commas between them; all if none is.
-fn kinds(names: &str) -> Result<Vec<Kind>> {
+/// Those of `all` that a variable names, with commas between them; the usual ones if it names none.
+fn chosen<T: Copy + fmt::Display>(variable: &str, all: &[T], usual: &[T]) -> Result<Vec<T>> {
+    let names = env::var(variable).unwrap_or_default();
     if names.is_empty() {
-        return Ok(Kind::all().to_vec());
+        return Ok(usual.to_vec());
     }
-    let all: Vec<String> = Kind::all().iter().map(Kind::to_string).collect();
-    let wrong = names.split(',').find(|name| !all.iter().any(|known| known == name));
-    ensure!(wrong.is_none(), "BENCH_ONLY is `{names}`: possible are {}", all.join(","));
-    Ok(Kind::all().iter().copied().filter(|kind| names.split(',').any(|name| name == kind.to_string())).collect())
+    let known: Vec<String> = all.iter().map(T::to_string).collect();
+    let wrong = names.split(',').find(|name| !known.iter().any(|known| known == name));
+    ensure!(wrong.is_none(), "{variable} is `{names}`: possible are {}", known.join(","));
+    Ok(all.iter().copied().filter(|one| names.split(',').any(|name| name == one.to_string())).collect())
 }
 
 fn number<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(name: &str, default: T) -> Result<T> {

@@ -6,14 +6,17 @@ use super::{candidate::Kind, measure::Values, metric::Metric};
 
 /// Columns: the metric's name, a value, a ratio.
 const NAME_WIDTH: usize = 38;
-const WIDTH: usize = 12;
-const RATIO_WIDTH: usize = 19;
+const WIDTH: usize = 14;
+const RATIO_WIDTH: usize = 22;
 
 /// Which candidates are set in relation: what of it the first has, by the second.
-const RATIOS: [(Kind, Kind); 7] = [
+const RATIOS: [(Kind, Kind); 10] = [
     (Kind::Fastdp, Kind::VxlanAlike),
     (Kind::Sleeve, Kind::Vxlan),
     (Kind::Sleeve, Kind::Veth),
+    (Kind::Jumbo, Kind::Sleeve),
+    (Kind::Plain, Kind::Sleeve),
+    (Kind::Relay, Kind::Sleeve),
     (Kind::Esp(1), Kind::Xfrm),
     (Kind::Esp(2), Kind::Esp(1)),
     (Kind::Esp(4), Kind::Esp(1)),

@@ -22,7 +22,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use thiserror::Error;
 
 /// Messages taken by one system call, each of up to 64 segments.
-const BATCH: usize = 16;
+pub const BATCH: usize = 16;
 /// The largest message: 64 KiB less one, headers included.
 const MESSAGE_LEN: usize = 65_535;
 /// Largest run of segments in one message: the UDP payload of a full IPv4 packet.
@@ -158,17 +158,18 @@ impl UdpSocket {
         address.as_socket().map(canonical).ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 
-    /// Takes what has arrived, up to a batch, into `inbox`, in place of what was there; returns the number of messages
-    /// (each of one or more datagrams), zero when nothing is waiting.
+    /// Takes what has arrived, up to `most` messages (each of one or more datagrams) and a batch, into `inbox`, in place of
+    /// what was there; returns the number of messages, zero when nothing is waiting.
     ///
     /// # Errors
     /// A pending error of the socket; it is gone with that.
-    pub fn receive(&self, inbox: &mut Inbox) -> io::Result<usize> {
+    pub fn receive(&self, inbox: &mut Inbox, most: usize) -> io::Result<usize> {
         inbox.filled = 0;
         let mut chunks = inbox.buffer.chunks_exact_mut(MESSAGE_LEN);
         let mut slices: [IoSliceMut<'_>; BATCH] =
             array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
-        match self.state.recv((&self.socket).into(), &mut slices, &mut inbox.meta) {
+        let slices = slices.get_mut(..most.clamp(1, BATCH)).unwrap_or_default();
+        match self.state.recv((&self.socket).into(), slices, &mut inbox.meta) {
             Ok(filled) => inbox.filled = filled,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
@@ -292,6 +293,11 @@ impl Default for Inbox {
 }
 
 impl Inbox {
+    /// Bytes of all datagrams in it.
+    pub fn bytes(&self) -> usize {
+        self.meta.iter().take(self.filled).map(|meta| meta.len).sum()
+    }
+
     /// Each datagram with its source, in the order of arrival. A source that cannot be answered (port 0, unspecified,
     /// multicast, broadcast) comes as None.
     pub fn datagrams(&mut self) -> impl Iterator<Item = (Option<SocketAddr>, &mut [u8])> {

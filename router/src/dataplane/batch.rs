@@ -5,6 +5,8 @@ use std::{net::SocketAddr, ops::Range};
 use weft::drops::{Drop, DropCounts};
 use weft_host::udp::{RUN_LEN_MAX, RUN_SEGMENTS_MAX, UdpSocket};
 
+use super::stages::{Stage, Stages};
+
 /// Bytes gathered before they are sent: four full runs, few enough to stay in the processor's cache.
 const BATCH_LEN: usize = 4 * 65_536;
 /// Most runs gathered: small datagrams to many peers, as broadcast makes them.
@@ -63,11 +65,14 @@ impl Batch {
     pub(super) fn flush(
         &mut self,
         drops: &mut DropCounts,
+        stages: &mut Stages,
         mut too_big: impl FnMut(SocketAddr, usize, &mut DropCounts),
     ) {
         for run in &self.runs {
             let Some(bytes) = self.buffer.get(run.bytes.clone()) else { continue };
             let sent = self.socket.send(run.to, bytes, run.segment);
+            stages.count(Stage::RunsSent, 1);
+            stages.count(Stage::DatagramsSent, bytes.len().div_ceil(run.segment.max(1)));
             for _ in 0..sent.failed {
                 drops.count(if sent.too_big { Drop::TooBig } else { Drop::SendFailed });
             }
@@ -120,7 +125,7 @@ mod tests {
         let runs: Vec<_> = batch.runs.iter().map(|run| (run.to, run.segment, run.bytes.clone())).collect();
         assert_eq!(runs, [(to_one, 100, 0..260), (to_one, 60, 260..320), (to_two, 60, 320..380)]);
         let mut drops = DropCounts::default();
-        batch.flush(&mut drops, |_, _, _| panic!("loopback takes this"));
+        batch.flush(&mut drops, &mut Stages::default(), |_, _, _| panic!("loopback takes this"));
         let mut buffer = [0; 2000];
         let mut next = |socket: &StdSocket| {
             let len = socket.recv(&mut buffer).unwrap();
@@ -145,7 +150,7 @@ mod tests {
             assert!(run.bytes.len() <= RUN_LEN_MAX && run.bytes.len() / run.segment <= RUN_SEGMENTS_MAX);
         }
         let mut few = 0;
-        batch.flush(&mut DropCounts::default(), |_, _, _| ());
+        batch.flush(&mut DropCounts::default(), &mut Stages::default(), |_, _, _| ());
         for port in 1.. {
             if batch.datagram((Ipv4Addr::LOCALHOST, port).into(), 1).is_none() {
                 break;
@@ -163,12 +168,12 @@ mod tests {
         batch.datagram(to, 65_520).unwrap();
         let mut drops = DropCounts::default();
         let mut told = Vec::new();
-        batch.flush(&mut drops, |to, _, _| told.push(to));
+        batch.flush(&mut drops, &mut Stages::default(), |to, _, _| told.push(to));
         assert_eq!(told, [to]);
         assert_eq!(drops.iter().collect::<Vec<_>>(), [(Drop::TooBig, 1)]);
         let unreachable = "240.0.0.1:9".parse().unwrap();
         batch.datagram(unreachable, 10).unwrap();
-        batch.flush(&mut drops, |_, _, _| panic!("only unreachable"));
+        batch.flush(&mut drops, &mut Stages::default(), |_, _, _| panic!("only unreachable"));
         assert_eq!(drops.iter().last(), Some((Drop::SendFailed, 1)));
     }
 }

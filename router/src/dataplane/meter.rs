@@ -8,13 +8,24 @@ use weft::{
     plane::{Counters, Plane},
 };
 
+use super::stages::Stages;
+
 /// Reads the counters of all threads, at most a tenth of a second old while traffic flows; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Meter(Vec<Gauge>);
 
+/// What was counted since the start.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Reading {
+    /// Drops by reason, traffic by peer.
+    pub counters: Counters,
+    /// What the workers' stages did.
+    pub stages: Stages,
+}
+
 /// One thread's counters.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Gauge(Arc<ArcSwap<Counters>>);
+pub(super) struct Gauge(Arc<ArcSwap<Reading>>);
 
 impl Meter {
     /// A meter of one gauge.
@@ -27,11 +38,13 @@ impl Meter {
         self.0.push(gauge);
     }
 
-    /// What all threads counted since the start: drops by reason, traffic by peer.
-    pub fn read(&self) -> Counters {
-        let mut sums = Counters::default();
+    /// What all threads counted since the start.
+    pub fn read(&self) -> Reading {
+        let mut sums = Reading::default();
         for gauge in &self.0 {
-            sums.add(&gauge.0.load());
+            let Reading { counters, stages } = &**gauge.0.load();
+            sums.counters.add(counters);
+            sums.stages.add(stages);
         }
         sums
     }
@@ -39,9 +52,9 @@ impl Meter {
 
 impl Gauge {
     /// Puts up what `plane` and its driver counted since the start.
-    pub(super) fn publish(&self, plane: &Plane, driver: &DropCounts) {
+    pub(super) fn publish(&self, plane: &Plane, drops: &DropCounts, stages: &Stages) {
         let mut counters = plane.counters().clone();
-        counters.drops.add(driver);
-        self.0.store(Arc::new(counters));
+        counters.drops.add(drops);
+        self.0.store(Arc::new(Reading { counters, stages: stages.clone() }));
     }
 }

@@ -72,7 +72,7 @@ fn bulk_tcp_crosses_complete_and_in_super_frames() {
         let deadline = Instant::now() + PATIENCE;
         let peer = lab.hosts[1].name;
         loop {
-            let counters = lab.hosts[0].plane.meter().read();
+            let counters = lab.hosts[0].plane.meter().read().counters;
             if counters.peers.get(&peer).is_some_and(|traffic| traffic.tx_bytes >= 20_000_000) {
                 break;
             }
@@ -123,7 +123,7 @@ fn a_flood_for_the_node_is_bounded() {
         for _ in 0..500 {
             lab.hosts[0].plane.send(to, &handshake(100));
         }
-        let drops = lab.hosts[1].plane.meter().read().drops;
+        let drops = lab.hosts[1].plane.meter().read().counters.drops;
         if drops.iter().any(|(reason, _)| reason == Reason::QueueFull) {
             break;
         }

@@ -19,21 +19,31 @@ use weft::{
     switch::forwarding::Forwarding,
 };
 use weft_host::{
-    poll::{Poller, Waker},
-    tap::{READ_LEN, TapQueue, VNET_HEADER_LEN},
-    udp::Inbox,
+    poll::{Poller, Ready, Waker},
+    tap::{TapQueue, VNET_HEADER_LEN},
+    udp::{self, Inbox},
 };
 
-use super::{Shared, TICK, batch::Batch, flush, meter::Gauge, punts};
+use super::{
+    Shared, TICK,
+    batch::Batch,
+    flush,
+    intake::Intake,
+    meter::Gauge,
+    punts,
+    stages::{Stage, Stages},
+};
 
 const WAKE: usize = 0;
 const TAP: usize = 1;
 const UDP: usize = 2;
 
-/// Frames read from the TAP queue before the socket has its turn.
-const TAP_BUDGET: usize = 64;
-/// Batches read from the socket before the TAP queue has its turn.
-const UDP_BUDGET: usize = 4;
+/// Frames and bytes taken from the TAP queue before the socket has its turn, and the other way round. What waits on one side
+/// waits for a turn of the other: some 150 µs of sealing or opening, in which a batch still is worth its system call.
+const TURN_FRAMES: usize = 64;
+const TURN_BYTES: usize = 256 << 10;
+/// Messages received by one system call while they are as large as they get: a turn's bytes.
+const BULK_MESSAGES: usize = TURN_BYTES >> 16;
 /// How often an idle worker ticks its plane.
 const IDLE_TICK: Duration = Duration::from_secs(1);
 /// While first frames wait for a session, which another thread may get.
@@ -47,7 +57,9 @@ pub(super) struct Worker {
     waker: Waker,
     plane: Plane,
     inbox: Inbox,
-    frame: Box<[u8]>,
+    intake: Intake,
+    /// Messages to ask the socket for at once.
+    messages: usize,
     out: Out,
     gauge: Gauge,
     ticked: Instant,
@@ -61,6 +73,7 @@ struct Out {
     coalescer: Coalescer,
     punts: mpsc::Sender<Input>,
     drops: DropCounts,
+    stages: Stages,
 }
 
 /// Does a worker's `work`, which ends well when it is told to stop; otherwise, also by a panic, `failed` is told.
@@ -91,13 +104,15 @@ impl Worker {
             waker,
             plane: Plane::new(),
             inbox: Inbox::default(),
-            frame: vec![0; READ_LEN].into_boxed_slice(),
+            intake: Intake::new(),
+            messages: udp::BATCH,
             out: Out {
                 coalescer: Coalescer::new(tap.has_udp_offload()),
                 tap,
                 batch,
                 punts,
                 drops: DropCounts::default(),
+                stages: Stages::default(),
             },
             gauge,
             ticked: Instant::now(),
@@ -124,16 +139,19 @@ impl Worker {
             if self.plane.is_holding() {
                 self.plane.release(forwarding, &mut self.out);
             }
-            if ready.contains(TAP) {
+            // What was just written to the TAP is often answered already, by the kernel or by a container on the other core.
+            if ready.contains(TAP) || ready.contains(UDP) || !self.intake.is_empty() {
                 self.take_frames(forwarding)?;
             }
             self.out.flush();
-            self.tick(ready != Default::default());
+            self.out.stages.count(Stage::Turns, 1);
+            self.tick(ready != Ready::default());
         }
     }
 
     fn patience(&self) -> Duration {
         match (self.plane.is_holding(), self.is_idle) {
+            _ if !self.intake.is_empty() => Duration::ZERO,
             (true, _) => HOLD_TICK,
             (false, true) => IDLE_TICK,
             (false, false) => TICK,
@@ -141,43 +159,59 @@ impl Worker {
     }
 
     fn take_datagrams(&mut self, forwarding: &mut Cache<&ArcSwap<Forwarding>, Arc<Forwarding>>) {
-        for _ in 0..UDP_BUDGET {
-            match self.out.batch.socket().receive(&mut self.inbox) {
+        let mut bytes = 0;
+        while bytes < TURN_BYTES {
+            let asked = self.messages;
+            let received = match self.out.batch.socket().receive(&mut self.inbox, asked) {
                 Ok(0) => return,
-                Ok(_) => {}
+                Ok(received) => received,
                 // Left by ICMP or the interface; reading took it off the socket.
                 Err(error) => {
                     tracing::debug!(%error, "receiving datagrams");
                     return;
                 }
-            }
+            };
+            let len = self.inbox.bytes();
+            bytes += len;
+            self.messages = if len >= TURN_BYTES / 2 { BULK_MESSAGES } else { udp::BATCH };
             // After reading: what came may be of a session that was not there before.
             let forwarding = forwarding.load();
+            let mut datagrams = 0;
             for (from, datagram) in self.inbox.datagrams() {
+                datagrams += 1;
                 match from {
                     Some(from) => self.plane.datagram_in(forwarding, from, datagram, &mut self.out),
                     None => self.out.drops.count(Drop::NotSleeve),
                 }
             }
             self.out.flush_frames();
+            self.out.stages.count(Stage::ReceiveCalls, 1);
+            self.out.stages.count(Stage::MessagesReceived, received);
+            self.out.stages.count(Stage::DatagramsReceived, datagrams);
+            if received < asked {
+                return;
+            }
         }
     }
 
     fn take_frames(&mut self, forwarding: &Forwarding) -> io::Result<()> {
-        for _ in 0..TAP_BUDGET {
-            let len = match self.out.tap.read(&mut self.frame) {
-                Ok(len) => len,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(tap_gone(error)),
-            };
-            let packet = self.frame.get_mut(..len).unwrap_or_default();
-            let Some((header, frame)) = packet.split_first_chunk_mut::<VNET_HEADER_LEN>() else {
-                self.out.drops.count(Drop::BadFrame);
-                continue;
-            };
-            match vnet::Header::parse(header, frame) {
-                Some(header) => self.plane.frame_in(forwarding, header, frame, &mut self.out),
+        let mut bytes = 0;
+        for _ in 0..TURN_FRAMES {
+            let taken = self.intake.next(|buffer| self.out.tap.read(buffer)).map_err(tap_gone)?;
+            let Some(packet) = taken else { break };
+            bytes += packet.len();
+            self.out.stages.count(Stage::FramesRead, 1);
+            self.out.stages.count(Stage::FrameBytesRead, packet.len().saturating_sub(VNET_HEADER_LEN));
+            let header = packet.split_first_chunk_mut::<VNET_HEADER_LEN>();
+            match header.and_then(|(header, frame)| Some((vnet::Header::parse(header, frame)?, frame))) {
+                Some((header, frame)) => {
+                    self.out.stages.count(Stage::SuperFramesRead, header.gso.is_some().into());
+                    self.plane.frame_in(forwarding, header, frame, &mut self.out);
+                }
                 None => self.out.drops.count(Drop::BadFrame),
+            }
+            if bytes >= TURN_BYTES {
+                break;
             }
         }
         Ok(())
@@ -196,7 +230,8 @@ impl Worker {
         for _ in 0..passed.min(TICKS_MAX) {
             self.plane.tick();
         }
-        self.gauge.publish(&self.plane, &self.out.drops);
+        self.out.stages.count(Stage::FramesOvertook, self.intake.take_overtook());
+        self.gauge.publish(&self.plane, &self.out.drops, &self.out.stages);
     }
 }
 
@@ -211,12 +246,12 @@ impl Out {
     }
 
     fn flush_datagrams(&mut self) {
-        flush(&mut self.batch, &self.punts, &mut self.drops);
+        flush(&mut self.batch, &self.punts, &mut self.drops, &mut self.stages);
     }
 
     fn flush_frames(&mut self) {
-        let Self { tap, coalescer, drops, .. } = self;
-        coalescer.flush(&mut |header, frame| write(tap, header, frame, drops));
+        let Self { tap, coalescer, drops, stages, .. } = self;
+        coalescer.flush(&mut |header, frame| write(tap, header, frame, drops, stages));
     }
 }
 
@@ -229,8 +264,8 @@ impl Outlet for Out {
     }
 
     fn frame(&mut self, frame: &[u8]) {
-        let Self { tap, coalescer, drops, .. } = self;
-        coalescer.push(frame, &mut |header, frame| write(tap, header, frame, drops));
+        let Self { tap, coalescer, drops, stages, .. } = self;
+        coalescer.push(frame, &mut |header, frame| write(tap, header, frame, drops, stages));
     }
 
     fn punt(&mut self, input: Input) {
@@ -239,7 +274,10 @@ impl Outlet for Out {
 }
 
 /// A frame that the kernel refuses (the device is down, its queue is full, a header contradicts itself) is counted.
-fn write(tap: &TapQueue, header: vnet::Header, frame: &[u8], drops: &mut DropCounts) {
+fn write(tap: &TapQueue, header: vnet::Header, frame: &[u8], drops: &mut DropCounts, stages: &mut Stages) {
+    stages.count(Stage::FramesWritten, 1);
+    stages.count(Stage::SuperFramesWritten, header.gso.is_some().into());
+    stages.count(Stage::FrameBytesWritten, frame.len());
     if tap.write(&header.bytes(), frame).is_err() {
         drops.count(Drop::SendFailed);
     }

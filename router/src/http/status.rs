@@ -65,7 +65,7 @@ impl Api {
     /// The report, with what the data plane and the events count.
     pub(super) async fn report(&self) -> Result<Report, Failure> {
         let Snapshot { mut report, events } = self.control.snapshot().await?;
-        let counters = (self.counters)();
+        let counters = (self.counters)().counters;
         let drops = counters.drops.iter().map(|(reason, count)| (format!("dropped_{}", reason.as_str()), count));
         report.counters.extend(drops);
         report.counters.extend(

@@ -56,9 +56,10 @@ fn what_is_known_is_in_the_text() {
     drops.count(Drop::Replayed);
     let traffic = Traffic { tx_packets: 3, tx_bytes: 300, relayed_packets: 1, ..Traffic::default() };
     let counters = Counters { drops, peers: BTreeMap::from([(PEER, traffic)]) };
+    let sleeve = Reading { counters, ..Reading::default() };
     let lane = LaneCount { peer: PEER, sends: true, spi: 0x1001, packets: 7, bytes: 700 };
     let fast = FastCounts { lanes: vec![lane], refused: BTreeMap::from([("XfrmInNoStates", 3)]) };
-    let text = render(&snapshot(), &counters, &fast, &[("answered", 5), ("failed", 0)], 1_700_000_000).unwrap();
+    let text = render(&snapshot(), &sleeve, &fast, &[("answered", 5), ("failed", 0)], 1_700_000_000).unwrap();
     let peer = r#"{peer="7e:52:00:00:00:01",nickname="host \"two\"\\",method="sleeve"}"#;
     for line in [
         "weft_build_info{version=\"0.0.0-test\"} 1",
@@ -71,6 +72,7 @@ fn what_is_known_is_in_the_text() {
         "weft_dns_queries_total{outcome=\"failed\"} 0",
         "weft_node_total{counter=\"probes_sent\"} 7",
         "weft_dropped_packets_total{reason=\"replayed\"} 1",
+        "weft_sleeve_total{counter=\"datagrams_sent\"} 0",
         &format!("weft_peer_tx_packets_total{peer} 3"),
         &format!("weft_peer_tx_bytes_total{peer} 300"),
         &format!("weft_peer_relayed_packets_total{peer} 1"),

@@ -20,7 +20,7 @@ fn arrivals(sockets: &[UdpSocket], count: usize) -> Vec<(Option<SocketAddr>, usi
         let ready = poller.wait(Duration::from_secs(5)).unwrap();
         assert_ne!(ready, crate::poll::Ready::default(), "{} of {count} arrived", arrived.len());
         for (_, socket) in sockets.iter().enumerate().filter(|(number, _)| ready.contains(*number)) {
-            socket.receive(&mut inbox).unwrap();
+            socket.receive(&mut inbox, BATCH).unwrap();
             arrived.extend(inbox.datagrams().map(|(from, datagram)| (from, datagram.len(), datagram[0])));
         }
     }
