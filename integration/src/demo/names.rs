@@ -24,7 +24,7 @@ const DOMAIN: &str = "weft.local";
 
 /// Tells it, on the hosts of the first chapter.
 pub(super) fn chapter(lab: &Lab, mesh: &Mesh) -> Result<()> {
-    title("7. Containers are found by name")?;
+    title("8. Containers are found by name")?;
     let servers = step("weft expose, on each host: its containers reach its name server there", || {
         let servers = mesh.hosts.iter().map(server).collect::<Result<Vec<_>>>()?;
         let seen = servers.join(", ");

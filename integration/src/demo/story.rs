@@ -41,6 +41,10 @@ const LISTENED: u64 = 10;
 const LISTENED_BYTES: u64 = 100_000;
 /// IP protocol number of ESP (RFC 4303).
 const ESP: u8 = 50;
+/// How many of a hundred packets a bad path loses, each way.
+const LOST: u8 = 10;
+/// For a bad path to be seen by chance alone, on a busy machine.
+const AVOIDING: Duration = Duration::from_secs(30);
 /// Between the pings while the path is cut.
 const BEAT: Duration = Duration::from_millis(50);
 
@@ -65,6 +69,7 @@ fn acts(lab: &Lab) -> Result<()> {
     bulk(&mesh)?;
     eavesdropper(lab, &mesh)?;
     cut_and_heal(lab, &mesh)?;
+    bad_and_good(lab, &mesh)?;
     upgrade::chapter(lab)?;
     names::chapter(lab, &mesh)
 }
@@ -223,6 +228,36 @@ fn cut_and_heal(lab: &Lab, mesh: &Mesh) -> Result<()> {
         ensure!(silence < PATIENCE && answers.duplicates == 0, "silent for {silence:?}, {} twice", answers.duplicates);
         let (received, sent, longest) = (answers.received, answers.sent, silence.as_secs_f64());
         Ok(((), format!("{received} of {sent} answered, none twice, the longest silence was {longest:.1} s")))
+    })
+}
+
+/// The path is not dead, only bad: traffic moves away from it all the same, and the router says why.
+fn bad_and_good(lab: &Lab, mesh: &Mesh) -> Result<()> {
+    title("6. The direct path from A to C loses packets")?;
+    let (a, c) = (&mesh.hosts[0], &mesh.hosts[2]);
+    let (from, to) = (&mesh.containers[0], &mesh.containers[2]);
+    let ping = from.ping(to.v4()?).interval(BEAT).start()?;
+    ping.next_answer(PATIENCE)?;
+    let bad = lab.cut(&Cut::between("A", "C").percent(LOST))?;
+    step(&format!("{LOST} of 100 are lost each way: the ping leaves it, and goes through B"), || {
+        let left = || {
+            a.expect_path("C", "relay")?;
+            c.expect_path("A", "relay")
+        };
+        let ((), took) = wait_for("both ends send by relay", AVOIDING, left)?;
+        Ok(((), format!("after {:.1} s", took.as_secs_f64())))
+    })?;
+    show(a, &["explain", "C"])?;
+    step("The path loses nothing any more; trust comes back slowly", || {
+        bad.heal()?;
+        let back = || Ok(a.expect_path("C", "direct").and_then(|()| c.expect_path("A", "direct")).is_ok());
+        let took = wait_until("direct both ways", HEALING, back)?;
+        Ok(((), format!("direct again after {:.1} s", took.as_secs_f64())))
+    })?;
+    step("The ping through all of it", || {
+        let (answers, silence) = ping.stop()?;
+        ensure!(silence < PATIENCE && answers.duplicates == 0, "silent for {silence:?}, {} twice", answers.duplicates);
+        Ok(((), format!("{} of {} answered, none twice", answers.received, answers.sent)))
     })
 }
 

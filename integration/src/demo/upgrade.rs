@@ -31,7 +31,7 @@ const BEAT: Duration = Duration::from_millis(10);
 
 /// Tells it, on two new hosts of the lab.
 pub(super) fn chapter(lab: &Lab) -> Result<()> {
-    title("6. Two hosts trust their subnet: the kernel carries, the sleeve is there when it cannot")?;
+    title("7. Two hosts trust their subnet: the kernel carries, the sleeve is there when it cannot")?;
     let hosts = step("Two more hosts, a network of their own", || {
         let hosts = lab.hosts(["D", "E"])?;
         let [d, e] = &hosts;

@@ -19,6 +19,7 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub struct Cut {
     ways: Vec<(String, String)>,
     matches: Vec<String>,
+    percent: u8,
 }
 
 /// A cut in force; ends when healed or dropped.
@@ -41,7 +42,7 @@ impl Cut {
     }
 
     fn ways(ways: Vec<(String, String)>) -> Self {
-        Self { ways, matches: vec!["meta protocol { ip, ip6 }".to_owned()] }
+        Self { ways, matches: vec!["meta protocol { ip, ip6 }".to_owned()], percent: 100 }
     }
 
     /// Of these only UDP.
@@ -87,6 +88,13 @@ impl Cut {
         self.only([format!("meta protocol {{ ip, ip6 }} meta length > {bytes}")])
     }
 
+    /// Of these so many of a hundred, by chance.
+    #[must_use]
+    pub fn percent(mut self, percent: u8) -> Self {
+        self.percent = percent;
+        self
+    }
+
     fn only<const N: usize>(mut self, matches: [String; N]) -> Self {
         self.matches = matches.to_vec();
         self
@@ -95,9 +103,11 @@ impl Cut {
     /// The nftables table `name` that does it.
     pub fn table(&self, name: &str) -> String {
         let mut rules = String::new();
+        let chance =
+            if self.percent < 100 { format!("numgen random mod 100 < {}", self.percent) } else { String::new() };
         for (from, to) in &self.ways {
             for what in &self.matches {
-                rules += &format!("    iifname \"{from}\" oifname \"{to}\" {what} counter name lost drop\n");
+                rules += &format!("    iifname \"{from}\" oifname \"{to}\" {what} {chance} counter name lost drop\n");
             }
         }
         format!(

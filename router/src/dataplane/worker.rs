@@ -150,11 +150,14 @@ impl Worker {
     }
 
     fn patience(&self) -> Duration {
-        match (self.plane.is_holding(), self.is_idle) {
-            _ if !self.intake.is_empty() => Duration::ZERO,
-            (true, _) => HOLD_TICK,
-            (false, true) => IDLE_TICK,
-            (false, false) => TICK,
+        if !self.intake.is_empty() {
+            Duration::ZERO
+        } else if self.plane.is_holding() {
+            HOLD_TICK
+        } else if self.is_idle {
+            IDLE_TICK
+        } else {
+            TICK
         }
     }
 
