@@ -16,6 +16,7 @@ use super::{
     flow::Key,
     ip::{IPV4_LEN, IPV6_LEN, Ip},
     read, read_u16,
+    segment::SIZE_MIN,
     transport::{ACK, FLAGS_AT, Kind, PSH, SEQUENCE_AT},
     vnet::{Checksum, Gso, GsoKind, Header},
     write, write_len,
@@ -152,7 +153,9 @@ impl Slot {
     /// Whether `frame` is the very next part of the super-frame.
     fn follows(&self, candidate: &Candidate, frame: &[u8]) -> bool {
         let Some(Filling { first, count, .. }) = &self.filling else { return false };
-        candidate.payload <= first.payload
+        // Smaller segments are refused where the super-frame is cut.
+        first.payload >= SIZE_MIN
+            && candidate.payload <= first.payload
             && self.bytes.len() - first.ip.start + candidate.payload <= PACKET_MAX
             && (first.kind == Kind::Tcp || *count < DATAGRAMS_MAX)
             && has_same_headers(&self.bytes, frame, first, candidate)

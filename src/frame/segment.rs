@@ -18,7 +18,7 @@ use super::{
 
 /// Smallest payload of a segment: Linux's own limit (TCP_MIN_GSO_SIZE), without which one super-frame makes 64 Ki
 /// frames.
-const SIZE_MIN: usize = 8;
+pub(super) const SIZE_MIN: usize = 8;
 
 /// A super-frame and how it is cut.
 #[derive(Clone, Copy, Debug)]

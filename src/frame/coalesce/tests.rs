@@ -209,6 +209,103 @@ proptest! {
     }
 }
 
+/// One frame of a mix: what it is, and what is odd about it.
+#[derive(Clone, Debug)]
+struct Odd {
+    step: Step,
+    is_v6: bool,
+    options: usize,
+    ecn: u8,
+    is_tagged: bool,
+    is_damaged: bool,
+    /// 0: arrives; 1: is lost; 2: twice; 3: after the next one.
+    fate: u8,
+}
+
+fn odd() -> impl Strategy<Value = Odd> {
+    let step = (0_u16..2, prop_oneof![4 => Just(200_usize), 1 => 0_usize..300], Just(ACK), Just(false), any::<bool>())
+        .prop_map(|(port, len, flags, skip, is_udp)| Step { port, len, flags, skip, is_udp });
+    let fate = prop_oneof![12 => Just(0_u8), 1 => Just(1), 1 => Just(2), 1 => Just(3)];
+    let rarely = proptest::bool::weighted;
+    (step, any::<bool>(), 0_usize..3, 0_u8..4, rarely(0.3), rarely(0.1), fate).prop_map(
+        |(step, is_v6, options, ecn, is_tagged, is_damaged, fate)| Odd {
+            step,
+            is_v6,
+            options,
+            ecn,
+            is_tagged,
+            is_damaged,
+            fate,
+        },
+    )
+}
+
+impl Odd {
+    fn frame(&self, id: u16, sequence: u32) -> Vec<u8> {
+        let payload = vec![id as u8; self.step.len];
+        let options = vec![1; 4 * self.options];
+        let mut frame = match (self.step.is_udp, self.is_v6) {
+            (true, true) => sample::udp6(&payload),
+            (true, false) => sample::udp4_numbered(id, &payload),
+            (false, is_v6) => {
+                let source_port = self.step.port;
+                Tcp {
+                    is_v6,
+                    source_port,
+                    id,
+                    sequence,
+                    options: &options,
+                    payload: &payload,
+                    flags: ACK,
+                    ..Tcp::default()
+                }
+                .frame()
+            }
+        };
+        if self.is_v6 {
+            frame[15] |= self.ecn << 4;
+        } else {
+            frame[15] |= self.ecn;
+            checksum::fill_ipv4(&mut frame, 14, 34);
+        }
+        if self.is_damaged
+            && let Some(last) = frame.last_mut()
+        {
+            *last ^= 0x55;
+        }
+        if self.is_tagged {
+            frame.splice(12..12, [0x81, 0, 0, 5]);
+        }
+        frame
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_kernel_gets_every_mix_as_it_arrived(mix in proptest::collection::vec(odd(), 1..60), start: u32) {
+        let mut next: BTreeMap<(u16, bool, bool), (u16, u32)> = BTreeMap::new();
+        let (mut frames, mut late) = (Vec::new(), None);
+        for odd in &mix {
+            let (id, sequence) = next.entry((odd.step.port, odd.is_v6, odd.step.is_udp)).or_insert((start as u16, start));
+            let frame = odd.frame(*id, *sequence);
+            *id = id.wrapping_add(1);
+            *sequence = sequence.wrapping_add(odd.step.len as u32);
+            match odd.fate {
+                0 => frames.push(frame),
+                1 => {}
+                2 => frames.extend([frame.clone(), frame]),
+                _ => {
+                    frames.extend(late.replace(frame));
+                    continue;
+                }
+            }
+            frames.extend(late.take());
+        }
+        frames.extend(late);
+        prop_assert_eq!(by_flow(segmented(&coalesced(&frames))), by_flow(frames));
+    }
+}
+
 #[test]
 fn no_frames_make_it_panic() {
     bolero::check!().with_type::<Vec<Vec<u8>>>().for_each(|changes| {
