@@ -114,15 +114,15 @@ impl Selector {
             return had;
         };
         let Some(chosen) = &self.chosen else {
-            self.take(Some(best.relays), "first path found".to_owned(), now);
+            self.take(Some(best), "first path found".to_owned(), now);
             return true;
         };
         let Some(cost) = cost else {
-            self.take(Some(best.relays), broke(), now);
+            self.take(Some(best), broke(), now);
             return true;
         };
         if best.relays.is_empty() && !chosen.is_empty() && !self.left_direct {
-            self.take(Some(best.relays), "a direct path came up".to_owned(), now);
+            self.take(Some(best), "a direct path came up".to_owned(), now);
             return true;
         }
         self.least = self.least.min(cost);
@@ -147,11 +147,12 @@ impl Selector {
             self.flaps = (self.flaps_now(now) + 1).min(FLAPS_MAX);
         }
         let reason = format!("{what}: cost {best_cost:.1?} instead of {cost:.1?} for {seconds} s");
-        self.take(Some(best.relays), reason, now);
+        self.take(Some(best), reason, now);
         true
     }
 
-    fn take(&mut self, chosen: Option<Vec<PeerName>>, reason: String, now: Time) {
+    fn take(&mut self, offer: Option<Offer>, reason: String, now: Time) {
+        let (chosen, least) = offer.map_or((None, Duration::MAX), |offer| (Some(offer.relays), offer.cost));
         self.flaps = self.flaps_now(now);
         self.left_direct |= self.chosen.as_ref().is_some_and(Vec::is_empty);
         if self.history.len() == HISTORY_MAX {
@@ -159,7 +160,7 @@ impl Selector {
         }
         let from = std::mem::replace(&mut self.chosen, chosen.clone());
         self.history.push_back(Switch { at: now, from, to: chosen, reason: reason.clone() });
-        (self.since, self.reason, self.least, self.better) = (now, reason, Duration::MAX, None);
+        (self.since, self.reason, self.least, self.better) = (now, reason, least, None);
     }
 
     fn flaps_now(&self, now: Time) -> u32 {
@@ -223,7 +224,6 @@ mod tests {
     fn a_path_that_got_worse_is_left_sooner_whichever_is_best_meanwhile() {
         let mut selector = Selector::new(at(0));
         selector.hear(None, offer(&[], 10), ("", ""), at(0));
-        selector.hear(ms(10), offer(&[], 10), ("", ""), at(0));
         assert!(!selector.hear(ms(80), offer(&[B], 30), ("", ""), at(1000)));
         assert!(!selector.hear(ms(80), offer(&[C], 29), ("", ""), at(2000)));
         assert!(selector.hear(ms(80), offer(&[B], 30), ("", "loss 5 %"), at(2500)));
