@@ -45,6 +45,8 @@ const ESP: u8 = 50;
 const LOST: u8 = 10;
 /// For a bad path to be seen by chance alone, on a busy machine.
 const AVOIDING: Duration = Duration::from_secs(30);
+/// For it to be trusted again, which takes the longer the more often it was left of late.
+const TRUSTING: Duration = Duration::from_secs(120);
 /// Between the pings while the path is cut.
 const BEAT: Duration = Duration::from_millis(50);
 
@@ -251,7 +253,7 @@ fn bad_and_good(lab: &Lab, mesh: &Mesh) -> Result<()> {
     step("The path loses nothing any more; trust comes back slowly", || {
         bad.heal()?;
         let back = || Ok(a.expect_path("C", "direct").and_then(|()| c.expect_path("A", "direct")).is_ok());
-        let took = wait_until("direct both ways", HEALING, back)?;
+        let took = wait_until("direct both ways", TRUSTING, back)?;
         Ok(((), format!("direct again after {:.1} s", took.as_secs_f64())))
     })?;
     step("The ping through all of it", || {
