@@ -90,8 +90,7 @@ impl Sleeve for DataPlane {
     }
 
     fn exchanged(&self) -> BTreeMap<PeerName, u64> {
-        let peers = self.meter().read().counters.peers;
-        peers.into_iter().map(|(peer, traffic)| (peer, traffic.tx_packets + traffic.rx_packets)).collect()
+        self.meter().read().counters.exchanged()
     }
 }
 

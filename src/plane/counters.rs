@@ -48,6 +48,12 @@ impl Counters {
         }
     }
 
+    /// Frames exchanged with each peer; only peers with any. What was only relayed for a peer is none.
+    pub fn exchanged(&self) -> BTreeMap<PeerName, u64> {
+        let packets = |traffic: &Traffic| traffic.tx_packets + traffic.rx_packets;
+        self.peers.iter().map(|(peer, traffic)| (*peer, packets(traffic))).filter(|(_, packets)| *packets > 0).collect()
+    }
+
     /// Counts a failure, if it is one.
     pub(super) fn settle(&mut self, result: Result<(), Drop>) {
         if let Err(reason) = result {

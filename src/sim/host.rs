@@ -141,9 +141,7 @@ impl Host {
             return None;
         }
         self.looked_at = now;
-        let peers = &self.plane.counters().peers;
-        let exchanged: BTreeMap<_, _> =
-            peers.iter().map(|(peer, traffic)| (*peer, traffic.tx_packets + traffic.rx_packets)).collect();
+        let exchanged = self.plane.counters().exchanged();
         let is_busy = |peer: &PeerName| exchanged.get(peer) != self.exchanged.get(peer);
         let busy: Vec<_> = exchanged.keys().copied().filter(is_busy).collect();
         self.exchanged = exchanged;

@@ -267,3 +267,16 @@ fn expect_all_flows(mesh: &mut Mesh, span: Duration, what: &str) {
         assert!(late.is_none(), "{what}: {late:?}\n{}", late.map(why).unwrap_or_default());
     }
 }
+
+#[test]
+fn where_nothing_is_sent_loss_changes_no_path() {
+    let mut mesh = Mesh::seeded(9, 20, |_, _| (), |id| (0..id).collect());
+    mesh.sim.network.latency = 10 * MILLISECOND;
+    mesh.sim.network.loss = 0.02;
+    let all = everybody(&mesh);
+    mesh.settle(&all, 20 * SECOND);
+    mesh.sim.run(10 * SECOND);
+    let before = changes(&mesh.sim, &all);
+    mesh.sim.run(80 * SECOND);
+    assert_eq!(changes(&mesh.sim, &all), before);
+}
