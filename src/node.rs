@@ -40,7 +40,7 @@ use plan::Planner;
 use routes::{OwnLink, Routes};
 
 use crate::{
-    connect::{EndKind, Maker, MakerConfig, mesh::View},
+    connect::{EndKind, Maker, MakerConfig},
     control::{preface::Versions, refusal::RefusalCode, session::ControlConfig},
     crypto::{identity::Identity, session::Cipher},
     entropy::Entropy,
@@ -187,22 +187,6 @@ impl Node {
         self.exchange.topology().origins().count()
     }
 
-    /// How many peers there is a path to.
-    pub fn peers_reached(&self) -> usize {
-        self.routes.reached()
-    }
-
-    /// Peers with a control connection.
-    pub fn neighbours(&self) -> impl Iterator<Item = PeerName> {
-        self.connections.up().map(|(.., peer)| peer.name)
-    }
-
-    /// Whether `one` told that frames go straight to `other`.
-    pub fn hears_of_link(&self, one: PeerName, other: PeerName) -> bool {
-        let link = self.exchange.topology().get(one, &()).and_then(|record| record.link(other));
-        link.is_some_and(|link| link.data.is_some())
-    }
-
     /// Takes one input.
     pub fn handle(&mut self, input: Input, now: Time) {
         if self.left {
@@ -275,7 +259,6 @@ impl Node {
             self.connections.deadline(),
             self.links.deadline(),
             self.maker.deadline(),
-            self.maker.review_due(),
             self.exchange.deadline(),
             self.table.deadline(),
             self.names.deadline(),
@@ -306,7 +289,6 @@ impl Node {
             self.exchange_changes(now);
             let changed = self.update_routes(now);
             self.allocate(now);
-            self.review_connections(now);
             self.dial(now);
             self.send_messages();
             if !changed && self.connections.is_quiet() && self.links.is_quiet() {
@@ -543,26 +525,6 @@ impl Node {
         self.names.forget(peer, &mut self.exchange);
         if self.links.forget(peer, now) {
             self.outputs.push_back(Output::Event(Event::PeerGone { peer }));
-        }
-    }
-
-    /// Looks at whom to be connected with in a large mesh, and closes what is too much.
-    fn review_connections(&mut self, now: Time) {
-        if self.maker.review_due().is_none_or(|due| due > now) {
-            return;
-        }
-        let view = |peer| {
-            let record = self.exchange.topology().get(peer, &());
-            View {
-                distance: self.routes.path_rtt(peer),
-                degree: record.map_or(0, |record| record.links.iter().filter(|link| link.control).count()),
-                is_reached: self.routes.is_reachable(peer),
-            }
-        };
-        let keeps = |without: &_| self.routes.reaches_without(without);
-        for conn in self.maker.review(view, keeps, now, &self.entropy) {
-            let reason = "not needed: the peer is reached through others (--conn-limit)";
-            self.connections.refuse(conn, RefusalCode::ConnectionLimit, EndKind::Full, reason);
         }
     }
 

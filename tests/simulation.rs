@@ -12,8 +12,6 @@ mod fast;
 mod names;
 #[path = "simulation/routing.rs"]
 mod routing;
-#[path = "simulation/scale.rs"]
-mod scale;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

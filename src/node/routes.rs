@@ -83,16 +83,6 @@ impl Routes {
         &self.reachable
     }
 
-    /// Whether gossip would reach these neighbours through others.
-    pub(super) fn reaches_without(&self, neighbours: &BTreeSet<PeerName>) -> bool {
-        self.graph.as_ref().is_some_and(|graph| graph.reachable_without(neighbours).is_superset(neighbours))
-    }
-
-    /// How many peers have a path.
-    pub(super) fn reached(&self) -> usize {
-        self.selectors.values().filter(|selector| selector.chosen().is_some()).count()
-    }
-
     /// Whether neighbours are to be told of this peer: unless it is gone for long. That it left is told.
     pub(super) fn is_told(&self, peer: PeerName, now: Time) -> bool {
         self.left.contains(&peer) || !self.gone.is_fading(peer, now)

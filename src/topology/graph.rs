@@ -85,23 +85,13 @@ impl Graph {
 
     /// Peers that gossip reaches from us by control connections, ourselves included.
     pub fn reachable(&self) -> BTreeSet<PeerName> {
-        self.reachable_without(&BTreeSet::new())
-    }
-
-    /// Those that it would still reach if our connections with `neighbours` ended.
-    pub fn reachable_without(&self, neighbours: &BTreeSet<PeerName>) -> BTreeSet<PeerName> {
-        let Some(own) = self.own else { return BTreeSet::new() };
-        let cut: Vec<usize> = neighbours.iter().filter_map(|peer| self.names.binary_search(peer).ok()).collect();
-        let mut is_seen = vec![false; self.names.len()];
-        let mut open = vec![own];
+        let mut seen: BTreeSet<usize> = self.own.into_iter().collect();
+        let mut open: Vec<usize> = seen.iter().copied().collect();
         while let Some(peer) = open.pop() {
-            if is_seen.get_mut(peer).is_none_or(|seen| std::mem::replace(seen, true)) {
-                continue;
-            }
-            let is_cut = |next: &usize| (peer == own && cut.contains(next)) || (*next == own && cut.contains(&peer));
-            open.extend(self.control.get(peer).into_iter().flatten().copied().filter(|next| !is_cut(next)));
+            let links = self.control.get(peer).into_iter().flatten().copied();
+            open.extend(links.filter(|next| seen.insert(*next)));
         }
-        self.names.iter().zip(is_seen).filter(|(_, seen)| *seen).map(|(name, _)| *name).collect()
+        seen.into_iter().filter_map(|peer| self.names.get(peer).copied()).collect()
     }
 
     /// The best path to each peer that frames can get to.

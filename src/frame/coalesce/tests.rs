@@ -249,17 +249,7 @@ impl Odd {
             (true, false) => sample::udp4_numbered(id, &payload),
             (false, is_v6) => {
                 let source_port = self.step.port;
-                Tcp {
-                    is_v6,
-                    source_port,
-                    id,
-                    sequence,
-                    options: &options,
-                    payload: &payload,
-                    flags: ACK,
-                    ..Tcp::default()
-                }
-                .frame()
+                Tcp { is_v6, source_port, id, sequence, options: &options, payload: &payload, flags: ACK }.frame()
             }
         };
         if self.is_v6 {
