@@ -26,7 +26,7 @@ impl Node {
         let path = self.path_line(name)?;
         let choice = self.routes.choice(name)?;
         let ways = self.routes.ways(name);
-        let cost = choice.chosen().and_then(|relays| self.routes.cost(relays, name));
+        let cost = choice.chosen().and_then(|relays| self.routes.in_use(relays, name)).map(|in_use| in_use.cost);
         Some(PeerExplanation {
             cost_us: cost.map(micros),
             ways: ways.iter().map(|way| self.way(way, choice, name)).collect(),
@@ -121,11 +121,11 @@ impl Node {
     /// Why no better way is taken, and what would help.
     fn better(&self, peer: PeerName, choice: &Selector, ways: &[PathChoice], now: Time) -> Vec<String> {
         let mut words = Vec::new();
-        let in_use = choice.chosen().and_then(|relays| Some((relays, self.routes.cost(relays, peer)?)));
-        if let (Some((relays, cost)), Some(best)) = (in_use, ways.first())
+        let in_use = choice.chosen().and_then(|relays| Some((relays, self.routes.in_use(relays, peer)?)));
+        if let (Some((relays, in_use)), Some(best)) = (in_use, ways.first())
             && best.relays != relays
         {
-            let (best_cost, wanted) = (Duration::from_micros(best.cost), Selector::gain_wanted(cost));
+            let (best_cost, cost, wanted) = (Duration::from_micros(best.cost), in_use.cost, in_use.gain_wanted());
             words.push(format!(
                 "{} costs {best_cost:.1?} instead of {cost:.1?}: it is taken when it has been better by {wanted:.1?} for {} s",
                 self.words(Some(&best.relays)),

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::selector::{Offer, Selector};
+use super::selector::{InUse, Offer, Selector};
 use crate::{
     id::PeerName,
     time::Time,
@@ -111,9 +111,9 @@ impl Routes {
         Some(Duration::from_micros(links.iter().map(rtt).sum()))
     }
 
-    /// What a path costs; None if it is no path.
-    pub(super) fn cost(&self, relays: &[PeerName], peer: PeerName) -> Option<Duration> {
-        self.graph.as_ref()?.cost(relays, peer).map(Duration::from_micros)
+    /// What a path costs and how much it scatters; None if it is no path.
+    pub(super) fn in_use(&self, relays: &[PeerName], peer: PeerName) -> Option<InUse> {
+        in_use(self.graph.as_ref()?, relays, peer)
     }
 
     /// The ways to a peer, the best first.
@@ -162,7 +162,7 @@ impl Routes {
         let mut resized = false;
         for (peer, (), record) in others() {
             let selector = self.selectors.entry(peer).or_insert_with(|| Selector::new(now));
-            let mut cost = selector.chosen().and_then(|relays| graph.cost(relays, peer)).map(Duration::from_micros);
+            let mut now_used = selector.chosen().and_then(|relays| in_use(&graph, relays, peer));
             resized |= selector.chosen().is_some_and(|relays| {
                 graph.payload_max(relays, peer) != self.graph.as_ref().and_then(|old| old.payload_max(relays, peer))
             });
@@ -170,7 +170,8 @@ impl Routes {
             let mut offer = offer.map(|path| Offer { relays: path.relays, cost: Duration::from_micros(path.cost) });
             // Not before there was any: who has not told of its links yet may not be ready.
             if offer.is_none() && !record.leaving && selector.chosen().is_some() && own_link(peer).lingers {
-                cost = cost.or(selector.chosen().is_some_and(<[_]>::is_empty).then_some(LAST_RESORT));
+                let last_resort = InUse { cost: LAST_RESORT, jitter: Duration::ZERO };
+                now_used = now_used.or(selector.chosen().is_some_and(<[_]>::is_empty).then_some(last_resort));
                 offer = Some(Offer { relays: Vec::new(), cost: LAST_RESORT });
             }
             let relays = selector.chosen().map(<[_]>::to_vec);
@@ -182,7 +183,7 @@ impl Routes {
                 let measured = relays.as_ref().and_then(|relays| Measured::of(&graph.links(relays, peer)?));
                 measured.map(|measured| measured.to_string()).unwrap_or_default()
             };
-            if selector.choose(cost, offer, (&broke, &ails), now) {
+            if selector.choose(now_used, offer, (&broke, &ails), now) {
                 changed.push(peer);
             }
             let is_relayed = selector.chosen().is_some_and(|relays| !relays.is_empty());
@@ -216,6 +217,12 @@ fn as_measured(mut record: PeerRecord, own_link: impl Fn(PeerName) -> OwnLink) -
         }
     }
     record
+}
+
+fn in_use(graph: &Graph, relays: &[PeerName], peer: PeerName) -> Option<InUse> {
+    let cost = Duration::from_micros(graph.cost(relays, peer)?);
+    let jitter = Measured::of(&graph.links(relays, peer)?).map(|measured| measured.jitter).unwrap_or_default();
+    Some(InUse { cost, jitter })
 }
 
 /// How good a path is, as its links advertise.

@@ -7,6 +7,8 @@ use crate::{id::PeerName, time::Time};
 
 /// The least gain worth a change (DESIGN.md): the larger of a tenth and this.
 const GAIN_MIN: Duration = Duration::from_millis(5);
+/// And so many jitters: as many as a cost has.
+const JITTERS: u32 = 2;
 /// How long the gain must last (DESIGN.md).
 const GAIN_LASTS: Duration = Duration::from_secs(3);
 /// How long if it is one because the path in use got worse: that is known from many probes, or has lasted already.
@@ -19,6 +21,25 @@ const FLAPS_MAX: u32 = 3;
 const FLAPS_WORSE_MAX: u32 = 1;
 /// Changes that are remembered.
 const HISTORY_MAX: usize = 8;
+
+/// The path in use as it is now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct InUse {
+    pub(super) cost: Duration,
+    pub(super) jitter: Duration,
+}
+
+impl InUse {
+    /// What another path must gain over it: also more than the doubt, as round trips scatter when a host or a link is busy with
+    /// what it carries, and the other path has yet to carry that.
+    pub(super) fn gain_wanted(&self) -> Duration {
+        gain_min(self.cost).max(self.jitter * JITTERS)
+    }
+}
+
+fn gain_min(cost: Duration) -> Duration {
+    GAIN_MIN.max(cost / 10)
+}
 
 /// A path that exists now: its relays, none when direct, and its cost.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -78,15 +99,10 @@ impl Selector {
         self.history.iter()
     }
 
-    /// What a path must gain over one that costs `cost`.
-    pub(super) fn gain_wanted(cost: Duration) -> Duration {
-        GAIN_MIN.max(cost / 10)
-    }
-
     /// How long it must, for a path that costs `cost` now.
     pub(super) fn lasts(&self, cost: Duration, now: Time) -> Duration {
         let flaps = self.flaps_now(now);
-        if cost >= self.least.saturating_add(Self::gain_wanted(self.least)) {
+        if cost >= self.least.saturating_add(gain_min(self.least)) {
             return LOSS_LASTS * 2_u32.pow(flaps.min(FLAPS_WORSE_MAX));
         }
         GAIN_LASTS * 2_u32.pow(flaps)
@@ -97,11 +113,11 @@ impl Selector {
         self.better.map(|(_, due)| due)
     }
 
-    /// Chooses anew. `cost` is that of the path in use now, None if it broke; `broke` says how it can have broken, `ails` what
+    /// Chooses anew. `in_use` is the path in use now, None if it broke; `broke` says how it can have broken, `ails` what
     /// is known of how good it is. Returns whether the choice changed.
     pub(super) fn choose(
         &mut self,
-        cost: Option<Duration>,
+        in_use: Option<InUse>,
         best: Option<Offer>,
         (broke, ails): (&dyn Fn() -> String, &dyn Fn() -> String),
         now: Time,
@@ -117,7 +133,7 @@ impl Selector {
             self.take(Some(best), "first path found".to_owned(), now);
             return true;
         };
-        let Some(cost) = cost else {
+        let Some(in_use) = in_use else {
             self.take(Some(best), broke(), now);
             return true;
         };
@@ -125,8 +141,9 @@ impl Selector {
             self.take(Some(best), "a direct path came up".to_owned(), now);
             return true;
         }
+        let cost = in_use.cost;
         self.least = self.least.min(cost);
-        if *chosen == best.relays || cost.saturating_sub(best.cost) < Self::gain_wanted(cost) {
+        if *chosen == best.relays || cost.saturating_sub(best.cost) < in_use.gain_wanted() {
             self.better = None;
             return false;
         }
@@ -136,7 +153,7 @@ impl Selector {
         if now.since(since) < lasts {
             return false;
         }
-        let what = if cost > self.least.saturating_add(Self::gain_wanted(self.least)) {
+        let what = if cost > self.least.saturating_add(gain_min(self.least)) {
             format!("the path before got worse ({})", ails())
         } else {
             "this path is better".to_owned()
@@ -181,19 +198,13 @@ mod tests {
     }
 
     impl Selector {
-        fn hear(
-            &mut self,
-            cost: Option<Duration>,
-            best: Option<Offer>,
-            (broke, ails): (&str, &str),
-            now: Time,
-        ) -> bool {
-            self.choose(cost, best, (&|| broke.to_owned(), &|| ails.to_owned()), now)
+        fn hear(&mut self, in_use: Option<InUse>, best: Option<Offer>, (broke, ails): (&str, &str), now: Time) -> bool {
+            self.choose(in_use, best, (&|| broke.to_owned(), &|| ails.to_owned()), now)
         }
     }
 
-    fn ms(millis: u64) -> Option<Duration> {
-        Some(Duration::from_millis(millis))
+    fn ms(millis: u64) -> Option<InUse> {
+        Some(InUse { cost: Duration::from_millis(millis), jitter: Duration::ZERO })
     }
 
     fn at(millis: u64) -> Time {
@@ -246,6 +257,18 @@ mod tests {
         for second in 1..20 {
             assert!(!selector.hear(ms(100), offer(&[B], 92), ("", ""), at(second * 1000)));
         }
+    }
+
+    #[test]
+    fn a_path_that_scatters_is_left_for_a_gain_beyond_that_only() {
+        let mut selector = Selector::new(at(0));
+        selector.hear(None, offer(&[], 2), ("", ""), at(0));
+        let busy = |cost| Some(InUse { cost: Duration::from_millis(cost), jitter: Duration::from_millis(33) });
+        for second in 1..20 {
+            assert!(!selector.hear(busy(110), offer(&[B], 96), ("", ""), at(second * 1000)));
+        }
+        assert!(!selector.hear(busy(170), offer(&[B], 96), ("", ""), at(20_000)));
+        assert!(selector.hear(busy(170), offer(&[B], 96), ("", ""), at(21_500)));
     }
 
     #[test]

@@ -83,7 +83,7 @@ fn know_neighbours(hosts: &[Host]) -> Result<()> {
     hosts.iter().try_for_each(|host| host.namespace().ip(&lines))
 }
 
-/// Whether every router knows all others and has a path to each; in a large crowd not all are connected.
+/// Whether every router knows all others and has a path to each.
 fn expect_settled(mesh: &Mesh) -> Result<()> {
     mesh.hosts.iter().try_for_each(|host| {
         let report = host.report()?;
