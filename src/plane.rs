@@ -2,11 +2,12 @@
 //!
 //! A [`Plane`] is driven by its owner, a worker thread or the simulator: it hands in one frame or datagram at a time
 //! together with the current [`Forwarding`] snapshot, and gets what comes of it through its [`Outlet`]. No clock, no
-//! I/O, and, but for what is punted to the node or waits for a session, no allocation per packet. Whatever cannot be passed on is counted by
-//! its [`Drop`] reason, and that is all.
+//! I/O, and, but for what is punted to the node or waits for a session, no allocation per packet. Whatever cannot be
+//! passed on is counted by its [`Drop`] reason, and that is all.
 //!
 //! - `outbound`: the way to a peer, sealing, replication, what does not fit.
 //! - `inbound`: opening, records, delivery, relaying.
+//! - `held`: first frames, until there is the session that they asked for.
 //! - A frame goes from the peer that it entered the mesh at to each peer that it is for, once; a frame from the mesh
 //!   goes to our bridge only, and a frame that the bridge gives us comes from a station of ours. So nothing loops.
 
@@ -168,10 +169,13 @@ impl Plane {
             }
             self.note_sender(forwarding, frame, &ethernet, out)?;
             let result = self.switch_pieces(forwarding, &ethernet, frame, &Whole(frame), out);
-            return match forwarding.stations.get(&ethernet.destination) {
-                Some(peer) if result == Err(Drop::NoSession) && self.held.keep(*peer, frame) => Ok(()),
-                Some(_) | None => result,
-            };
+            if result == Err(Drop::NoSession)
+                && let Some(peer) = forwarding.stations.get(&ethernet.destination)
+                && self.held.keep(*peer, frame)
+            {
+                return Ok(());
+            }
+            return result;
         };
         let segments = Segments::new(frame, &gso).ok_or(Drop::BadFrame)?;
         self.note_sender(forwarding, frame, &ethernet, out)?;
