@@ -13,7 +13,7 @@ use crate::{
         cost::Cost,
         gone::Gone,
         graph::{Graph, PathChoice},
-        record::{Detail, PeerRecord, Topology},
+        record::{Detail, Topology},
     },
 };
 
@@ -148,10 +148,8 @@ impl Routes {
         self.deadline().filter(|at| *at <= now)?;
         self.stale = false;
         self.computed_at = Some(now);
-        let ours = topology.get(own, &()).map(|record| as_measured(record.clone(), &own_link));
-        let records =
-            topology.iter().map(|(name, (), record)| (name, ours.as_ref().filter(|_| name == own).unwrap_or(record)));
-        let graph = Graph::new(own, records);
+        let records = topology.iter().map(|(name, (), record)| (name, record));
+        let graph = Graph::new(own, records, |peer| own_link(peer).measured);
         self.reachable = graph.reachable();
         let others = || topology.iter().filter(|(name, ..)| *name != own);
         let known = others().map(|(name, (), record)| (name, record.leaving));
@@ -207,16 +205,6 @@ impl Routes {
         self.avoided.remove(&peer);
         self.stale = true;
     }
-}
-
-/// Our own record with what our links cost now: everybody is told of that seldom.
-fn as_measured(mut record: PeerRecord, own_link: impl Fn(PeerName) -> OwnLink) -> PeerRecord {
-    for link in record.links.iter_mut().filter(|link| link.data.is_some()) {
-        if let Some((cost, detail)) = own_link(link.peer).measured {
-            (link.data, link.detail) = (Some(cost), Some(detail));
-        }
-    }
-    record
 }
 
 fn in_use(graph: &Graph, relays: &[PeerName], peer: PeerName) -> Option<InUse> {

@@ -1,12 +1,17 @@
 //! The graph that all records make, and the ways through it.
 //!
-//! A link counts only when both ends report it; its cost is the larger of their two. The source of a frame picks the
+//! A link counts only when both ends report it; its cost is the larger of their two. Of our own links it is what we measure: both ends
+//! measure the same round trips, and our figure is newer than what the other end told. But a loss that the other end has seen counts
+//! too, as it takes many probes to see one. The source of a frame picks the
 //! whole path, so all that matters is that its own choice is good and does not depend on chance: of several paths the
 //! cheapest, then the one with fewer relays, then the one whose relays' names come first.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::record::{Detail, PeerRecord};
+use super::{
+    cost::Cost,
+    record::{Detail, PeerRecord},
+};
 use crate::{id::PeerName, wire::RELAYS_MAX};
 
 /// What a relay costs besides its links, in microseconds: so much that a direct path which came back is a clear gain
@@ -56,8 +61,13 @@ struct Way {
 }
 
 impl Graph {
-    /// The graph of these records, one of which is that of `own`. Peers that leave have no links any more.
-    pub fn new<'a>(own: PeerName, records: impl IntoIterator<Item = (PeerName, &'a PeerRecord)>) -> Self {
+    /// The graph of these records, one of which is that of `own`; `measured` is what it measures of its link to a peer. Peers that
+    /// leave have no links any more.
+    pub fn new<'a>(
+        own: PeerName,
+        records: impl IntoIterator<Item = (PeerName, &'a PeerRecord)>,
+        measured: impl Fn(PeerName) -> Option<(Cost, Detail)>,
+    ) -> Self {
         let records: BTreeMap<_, _> = records.into_iter().filter(|(_, record)| !record.leaving).collect();
         let names: Vec<_> = records.keys().copied().collect();
         let mut graph = Self {
@@ -75,8 +85,16 @@ impl Graph {
                 }
                 if let (Some(there), Some(here)) = (link.data, back.data) {
                     let payload_max = link.payload_max.min(back.payload_max);
-                    let detail = if here > there { back.detail } else { link.detail };
-                    data.push(Edge { peer, cost: there.max(here).micros(), payload_max, detail });
+                    let there = (there, link.detail);
+                    let here = (here, back.detail);
+                    let (cost, detail) = if *name == own {
+                        ours(measured(link.peer), here, there)
+                    } else if link.peer == own {
+                        ours(measured(*name), there, here)
+                    } else {
+                        worse(there, here)
+                    };
+                    data.push(Edge { peer, cost: cost.micros(), payload_max, detail });
                 }
             }
         }
@@ -208,6 +226,21 @@ impl Graph {
         }
         further
     }
+}
+
+/// What an end says of a link.
+type Said = (Cost, Option<Detail>);
+
+fn worse(one: Said, other: Said) -> Said {
+    if other.0 > one.0 { other } else { one }
+}
+
+/// Of a link of ours: what we measure, but for loss that the other end says there is; what we told when nothing is measured.
+fn ours(measured: Option<(Cost, Detail)>, theirs: Said, told: Said) -> Said {
+    let Some((cost, detail)) = measured else { return worse(told, theirs) };
+    let ours = (cost, Some(detail));
+    let has_more_loss = theirs.1.is_some_and(|theirs| theirs.lost > detail.lost);
+    if has_more_loss { worse(ours, theirs) } else { ours }
 }
 
 #[cfg(test)]

@@ -177,6 +177,32 @@ fn noise_of_a_fifth_changes_no_path_in_ten_minutes() {
 }
 
 #[test]
+fn what_was_slow_while_all_started_is_direct_soon_after() {
+    const HOSTS: usize = 20;
+    let mut mesh = Mesh::seeded(9, HOSTS, |_, _| (), |id| (0..id).collect());
+    mesh.sim.network.latency = 2 * MILLISECOND;
+    // Some are served later than others, as are processes on a machine that has too many of them.
+    for (from, to) in (0..HOSTS).flat_map(|from| (0..HOSTS).map(move |to| (from, to))) {
+        let mut way = mesh.sim.network.way(from, to);
+        way.latency = MILLISECOND * u32::try_from(2 + (from * 7 + to * 13) % 60).unwrap();
+        mesh.sim.network.ways.insert((from, to), way);
+    }
+    mesh.attach_all();
+    mesh.sim.run(12 * SECOND);
+    mesh.sim.network.ways.clear();
+    let is_direct = |mesh: &Mesh| {
+        let mut paths = (0..HOSTS).flat_map(|id| mesh.sim.report(id).paths);
+        paths.all(|path| path.path == "direct")
+    };
+    assert!(!is_direct(&mesh), "some took relays");
+    let calm = mesh.sim.now();
+    while !is_direct(&mesh) {
+        mesh.sim.run(SECOND / 2);
+        assert!(mesh.sim.now().since(calm) < 15 * SECOND, "still by relay");
+    }
+}
+
+#[test]
 fn hosts_that_get_no_processor_change_no_path_among_the_rest() {
     let mut mesh = settled(12, 8, 2 * MILLISECOND);
     let rest: Vec<HostId> = (3..12).collect();

@@ -44,11 +44,33 @@ fn both(links: &[(usize, usize, u8)]) -> Vec<(usize, usize, bool, Option<u8>)> {
 }
 
 fn graph(own: usize, records: &Records) -> Graph {
-    Graph::new(name(own), records.iter().map(|(name, record)| (*name, record)))
+    measured_graph(own, records, |_| None)
+}
+
+fn measured_graph(own: usize, records: &Records, measured: impl Fn(PeerName) -> Option<(Cost, Detail)>) -> Graph {
+    Graph::new(name(own), records.iter().map(|(name, record)| (*name, record)), measured)
 }
 
 fn relays(graph: &Graph, to: usize) -> Option<Vec<PeerName>> {
     graph.paths().remove(&name(to)).map(|choice| choice.relays)
+}
+
+#[test]
+fn of_our_own_links_counts_what_we_measure_and_loss_that_the_other_end_saw() {
+    let told = Detail { rtt: Cost(100), jitter: Cost(0), lost: 50 };
+    let mut records = records(3, &both(&[(0, 1, 100), (1, 2, 100)]));
+    let cost = |records: &Records, of: usize, lost| {
+        let measured = (Cost(80), Detail { rtt: Cost(80), jitter: Cost(0), lost });
+        let graph = measured_graph(of, records, |_| Some(measured));
+        [(&[][..], 1), (&[name(1)], 2)].map(|(relays, to)| graph.rtt(relays, name(to)).unwrap())
+    };
+    let (ours, theirs) = (Cost(80).micros(), Cost(100).micros());
+    assert_eq!(cost(&records, 0, 0), [ours, ours + theirs]);
+    for record in records.values_mut() {
+        record.links.iter_mut().for_each(|link| link.detail = Some(told));
+    }
+    assert_eq!(cost(&records, 0, 0), [theirs, theirs * 2]);
+    assert_eq!(cost(&records, 0, 50), [ours, ours + theirs]);
 }
 
 #[test]
