@@ -66,6 +66,9 @@ pub struct Summary {
     pub encryption: bool,
     /// Whether peers heard of by gossip are connected to.
     pub discovery: bool,
+    /// What this router has to spare for frames of others, as all are told: `free`, `busy`, `crowded`, `full`, or `off`.
+    #[serde(default)]
+    pub relaying: String,
     /// Most connections held; 0 for no limit.
     pub conn_limit: usize,
     /// Subnets whose peers are trusted with unsealed frames on the fast datapath.

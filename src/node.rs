@@ -82,6 +82,8 @@ pub struct NodeConfig {
     pub conn_limit: usize,
     /// Whether to connect to peers heard of by gossip.
     pub discovery: bool,
+    /// Whether to pass on frames of others.
+    pub relay: bool,
     /// Subnets whose peers are trusted with unsealed frames on the fast datapath.
     pub trusted_subnets: Vec<ipnet::IpNet>,
     /// Age at which links renew their keys: [`crate::link::keys::REKEY_AFTER`], or less for tests.
@@ -216,6 +218,7 @@ impl Node {
                 self.outputs.push_back(Output::NamesAnswer(result));
             }
             Input::Busy { peers } => self.links.busy(&peers, now),
+            Input::Load(share) => self.advert.set_load(f64::from(share) / 1000.0, now),
             Input::SessionWanted { peer } => self.links.want(peer, now),
             Input::SessionWorn { index } => self.links.worn(index, now),
             Input::FastDatapath(ability) => self.links.set_ability(ability, now),

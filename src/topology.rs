@@ -5,3 +5,4 @@ pub mod cost;
 pub mod gone;
 pub mod graph;
 pub mod record;
+pub mod relaying;

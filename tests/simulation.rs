@@ -80,6 +80,7 @@ impl Mesh {
             port: 6783,
             conn_limit: 200,
             discovery: true,
+            relay: true,
             trusted_subnets: Vec::new(),
             rekey_after: weft::link::keys::REKEY_AFTER,
             targets: targets.into_iter().map(Simulation::target).collect(),

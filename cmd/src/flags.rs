@@ -69,6 +69,10 @@ pub(crate) struct RouterFlags {
     #[arg(long, help_heading = "Network")]
     #[serde(alias = "no-discovery")]
     pub(crate) no_discovery: bool,
+    /// Pass on no frames of other routers, not even for those that cannot reach each other by themselves
+    #[arg(long, help_heading = "Network")]
+    #[serde(alias = "no-relay")]
+    pub(crate) no_relay: bool,
     /// Connect to the peers of the last run
     #[arg(long, conflicts_with = "peers", help_heading = "Network")]
     pub(crate) resume: bool,

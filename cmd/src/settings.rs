@@ -106,6 +106,7 @@ impl Settings {
             nickname: flags.nickname.or(file.nickname).map_or_else(hostname, Ok)?,
             conn_limit: flags.conn_limit.or(file.conn_limit).unwrap_or(DEFAULT_CONN_LIMIT),
             discovery: !(flags.no_discovery || file.no_discovery),
+            relay: !(flags.no_relay || file.no_relay),
             trusted_subnets: flags.trusted_subnets.or(file.trusted_subnets).unwrap_or_default(),
             targets,
             resume,

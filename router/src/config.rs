@@ -55,6 +55,8 @@ pub struct Config {
     pub conn_limit: usize,
     /// Whether to connect to peers heard of by gossip.
     pub discovery: bool,
+    /// Whether to pass on frames of others.
+    pub relay: bool,
     /// Subnets whose peers are trusted with unsealed frames on the fast datapath.
     pub trusted_subnets: Vec<IpNet>,
     /// Age at which links renew their keys: [`weft::link::keys::REKEY_AFTER`], or less for tests.

@@ -8,6 +8,8 @@
 //!
 //! Invariant: the node is quiet (no output waits) whenever the task waits.
 
+pub(crate) mod load;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     net::{IpAddr, SocketAddr},
@@ -42,6 +44,7 @@ use weft::{
 
 use weft_host::Underlay;
 
+use self::load::LoadMeter;
 use crate::{
     dataplane::DataPlane,
     events::{self, EventCounts},
@@ -74,6 +77,8 @@ pub(crate) trait Sleeve {
     fn relay(&mut self, to: PeerName, relays: &[PeerName], packet: &[u8]);
     /// Frames exchanged with each peer so far; only peers with any.
     fn exchanged(&self) -> BTreeMap<PeerName, u64>;
+    /// How long its threads have worked so far, on average.
+    fn worked(&self) -> Duration;
 }
 
 impl Sleeve for DataPlane {
@@ -91,6 +96,10 @@ impl Sleeve for DataPlane {
 
     fn exchanged(&self) -> BTreeMap<PeerName, u64> {
         self.meter().read().counters.exchanged()
+    }
+
+    fn worked(&self) -> Duration {
+        self.meter().worked()
     }
 }
 
@@ -251,6 +260,8 @@ pub(crate) struct Control<S> {
     pub(crate) events: EventCounts,
     /// Frames exchanged with each peer when last looked.
     pub(crate) exchanged: BTreeMap<PeerName, u64>,
+    /// How busy the data plane is.
+    pub(crate) load: LoadMeter,
 }
 
 /// Where names go.
@@ -316,12 +327,15 @@ impl<S: Sleeve> Control<S> {
         }
     }
 
-    /// Tells the node with whom frames were exchanged since the last look.
+    /// Tells the node with whom frames were exchanged since the last look, and how busy that keeps us.
     fn look(&mut self) {
         let exchanged = self.sleeve.exchanged();
         let is_busy = |peer: &PeerName| exchanged.get(peer) != self.exchanged.get(peer);
         let peers: Vec<PeerName> = exchanged.keys().copied().filter(is_busy).collect();
         self.exchanged = exchanged;
+        if let Some(share) = self.load.look(self.sleeve.worked(), self.started.elapsed()) {
+            self.feed(Input::Load(share));
+        }
         if !peers.is_empty() {
             self.feed(Input::Busy { peers });
         }

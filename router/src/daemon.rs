@@ -49,7 +49,7 @@ use weft_host::{
 use self::{notify::notify, pid_file::PidFile, services::Services};
 use crate::{
     config::Config,
-    control::{self, Askers, Control, ControlError, NamesOut, Sources},
+    control::{self, Askers, Control, ControlError, NamesOut, Sources, load::LoadMeter},
     dataplane::{self, DataPlane, DataPlaneConfig, StartError},
     dns::{Dns, Zone},
     events::EventCounts,
@@ -240,6 +240,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
         started: Instant::now(),
         events: EventCounts::default(),
         exchanged: BTreeMap::new(),
+        load: LoadMeter::default(),
     };
     let mtu = Mtu { host: host.clone(), fixed: config.mtu, now: mtu_now, peer: store.identity().name() };
 
@@ -302,6 +303,7 @@ fn node_config(config: &Config, store: &Store, host: &dyn Host, targets: Vec<Tar
         port: config.port,
         conn_limit: config.conn_limit,
         discovery: config.discovery,
+        relay: config.relay,
         trusted_subnets: config.trusted_subnets.clone(),
         rekey_after: config.rekey_after,
         targets,

@@ -257,7 +257,7 @@ impl Control {
         if now.duration_since(self.ticked) >= TICK {
             self.ticked = now;
             self.plane.tick();
-            self.gauge.publish(&self.plane, &self.out.drops, &self.out.stages);
+            self.gauge.publish(&self.plane, &self.out.drops, &self.out.stages, Duration::ZERO);
         }
     }
 }

@@ -32,6 +32,9 @@ pub struct Way {
     pub relays: Vec<PeerLabel>,
     /// Whether frames go that way.
     pub in_use: bool,
+    /// What the busiest of the relays has to spare: `free`, `busy`, `crowded` or `full`; null for the direct way.
+    #[serde(default)]
+    pub relaying: Option<String>,
     /// What it costs, in microseconds.
     pub cost_us: u64,
     /// The sum of the links' round-trip times in microseconds, as advertised; null if one does not say.

@@ -136,6 +136,7 @@ pub fn summary(report: &Report) -> Table {
         ("Port", Cell::plain(router.port)),
         ("Encryption", Cell::toned(sealed, on_off(router.encryption))),
         ("PeerDiscovery", Cell::plain(on_off(router.discovery))),
+        ("Relaying", Cell::plain(&router.relaying)),
         ("Targets", Cell::plain(report.targets.len())),
         ("Connections", connections_counted(&report.connections)),
         ("ConnLimit", Cell::plain(limit)),

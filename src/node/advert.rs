@@ -11,7 +11,10 @@ use crate::{
     id::PeerName,
     link::direct::Direct,
     time::Time,
-    topology::record::{ADDRESSES_MAX, Detail, LINKS_MAX, LinkRecord, PeerRecord},
+    topology::{
+        record::{ADDRESSES_MAX, Detail, LINKS_MAX, LinkRecord, PeerRecord},
+        relaying::{Relaying, Spare},
+    },
 };
 
 /// Bad news goes at once, unless there was news this recently: where one link breaks others do.
@@ -32,6 +35,7 @@ pub(super) struct Advert {
     refresh_at: Time,
     told_at: Option<Time>,
     pub(super) leaving: bool,
+    spare: Spare,
 }
 
 impl Advert {
@@ -57,6 +61,16 @@ impl Advert {
         self.observed.remove(&peer);
     }
 
+    /// The data plane was busy for so much of its time, 0 to 1.
+    pub(super) fn set_load(&mut self, load: f64, now: Time) {
+        self.spare.set_load(load, now);
+    }
+
+    /// What we do for frames of others.
+    pub(super) fn relaying(&self, config: &NodeConfig) -> Relaying {
+        if config.relay { self.spare.told() } else { Relaying::Off }
+    }
+
     /// Something got better: tell it, perhaps with more.
     pub(super) fn soon(&mut self, now: Time) {
         self.tell_at(self.after_last(GOOD_NEWS_INTERVAL).max(now + GATHER));
@@ -78,6 +92,7 @@ impl Advert {
     /// Whether the record is to be rebuilt now.
     pub(super) fn take_due(&mut self, now: Time) -> bool {
         let due = self.deadline() <= now;
+        self.spare.take_change(now);
         if due {
             self.due = None;
             self.refresh_at = now + REFRESH;
@@ -88,7 +103,8 @@ impl Advert {
 
     /// When that is.
     pub(super) fn deadline(&self) -> Time {
-        self.due.unwrap_or(Time::MAX).min(self.refresh_at)
+        let spare = self.spare.deadline().unwrap_or(Time::MAX);
+        self.due.unwrap_or(Time::MAX).min(self.refresh_at).min(spare)
     }
 
     /// Addresses where we may be found, most likely first.
@@ -135,6 +151,7 @@ impl Advert {
             addresses: self.addresses(config.port),
             leaving: self.leaving,
             mtu: links.fast.mtu,
+            relaying: self.relaying(config),
         }
     }
 }

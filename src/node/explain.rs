@@ -55,6 +55,12 @@ impl Node {
             path: if way.relays.is_empty() { "direct" } else { "relay" }.to_owned(),
             relays: way.relays.iter().map(|relay| self.label(*relay)).collect(),
             in_use: choice.chosen() == Some(&way.relays[..]),
+            relaying: way
+                .relays
+                .iter()
+                .filter_map(|relay| self.routes.relaying(*relay))
+                .max()
+                .map(|most| most.to_string()),
             cost_us: way.cost,
             rtt_us: measured.map(|measured| micros(measured.rtt)),
             jitter_us: measured.map(|measured| micros(measured.jitter)),
@@ -131,6 +137,9 @@ impl Node {
                 self.words(Some(&best.relays)),
                 choice.lasts(cost, now).as_secs_f32()
             ));
+        }
+        if choice.chosen().is_none() && ways.is_empty() && self.routes.is_only_by_unwilling(peer) {
+            words.push("a relay: those between pass on no frames (`--no-relay`)".to_owned());
         }
         let link = self.links.link(peer);
         match (link, choice.chosen()) {

@@ -87,6 +87,8 @@ pub enum Input {
         /// Each once.
         peers: Vec<PeerName>,
     },
+    /// The data plane was busy for this share of its time of late, in thousandths, and is until it says otherwise.
+    Load(u16),
     /// The data plane has a frame for this peer and no session to seal it with.
     SessionWanted {
         /// The peer.

@@ -63,6 +63,7 @@ impl Node {
             port: self.config.port,
             encryption: !self.config.secret.is_open(),
             discovery: self.config.discovery,
+            relaying: self.advert.relaying(&self.config).to_string(),
             conn_limit: self.config.conn_limit,
             trusted_subnets: self.config.trusted_subnets.clone(),
             fastdp: self.links.fast.ability.backend().to_owned(),

@@ -14,6 +14,7 @@ use crate::{
         gone::Gone,
         graph::{Graph, PathChoice},
         record::{Detail, Topology},
+        relaying::Relaying,
     },
 };
 
@@ -116,6 +117,16 @@ impl Routes {
         in_use(self.graph.as_ref()?, relays, peer)
     }
 
+    /// What a peer does for frames of others; None if it is not there.
+    pub(super) fn relaying(&self, peer: PeerName) -> Option<Relaying> {
+        self.graph.as_ref()?.relaying(peer)
+    }
+
+    /// Whether one relay leads to a peer, if only it passed frames on.
+    pub(super) fn is_only_by_unwilling(&self, peer: PeerName) -> bool {
+        self.graph.as_ref().is_some_and(|graph| graph.has_unwilling_relay(peer))
+    }
+
     /// The ways to a peer, the best first.
     pub(super) fn ways(&self, peer: PeerName) -> Vec<PathChoice> {
         self.graph.as_ref().map(|graph| graph.alternatives(peer)).unwrap_or_default()
@@ -175,7 +186,7 @@ impl Routes {
             let relays = selector.chosen().map(<[_]>::to_vec);
             let broke = || match record.leaving {
                 true => "it stopped".to_owned(),
-                false => why_broken(relays.as_deref(), peer, &own_link),
+                false => why_broken(relays.as_deref(), peer, &own_link, |relay| graph.relaying(relay)),
             };
             let ails = || {
                 let measured = relays.as_ref().and_then(|relays| Measured::of(&graph.links(relays, peer)?));
@@ -249,8 +260,16 @@ fn set(peers: &mut BTreeSet<PeerName>, peer: PeerName, is_in: bool) {
     }
 }
 
-fn why_broken(relays: Option<&[PeerName]>, peer: PeerName, own_link: impl Fn(PeerName) -> OwnLink) -> String {
+fn why_broken(
+    relays: Option<&[PeerName]>,
+    peer: PeerName,
+    own_link: impl Fn(PeerName) -> OwnLink,
+    relaying: impl Fn(PeerName) -> Option<Relaying>,
+) -> String {
     let is_down = |peer| own_link(peer).is_down;
+    if let Some(off) = relays.into_iter().flatten().find(|relay| relaying(**relay) == Some(Relaying::Off)) {
+        return format!("relay {off} passes on no frames any more");
+    }
     match relays {
         Some([]) if is_down(peer) => "no answer over UDP".to_owned(),
         Some([]) => "the other side reports the direct path down".to_owned(),

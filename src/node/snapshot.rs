@@ -13,8 +13,12 @@ use crate::{
 impl Node {
     /// The mesh as the data plane is to see it now.
     pub(super) fn snapshot(&self) -> Arc<Forwarding> {
-        let mut forwarding =
-            Forwarding { name: Some(self.name), heartbeats: Some(heartbeat_mac(self.name)), ..Forwarding::default() };
+        let mut forwarding = Forwarding {
+            name: Some(self.name),
+            relays: self.config.relay,
+            heartbeats: Some(heartbeat_mac(self.name)),
+            ..Forwarding::default()
+        };
         for (peer, link) in self.links.iter() {
             for session in link.keys.receiving() {
                 forwarding.receiving.insert(session.local_index(), (peer, Arc::clone(session)));

@@ -7,7 +7,10 @@ use crate::{
     gossip::{origin::Incarnation, replica::Replica},
     id::Mac,
     node::input::Origin,
-    topology::record::{PeerRecord, Topology},
+    topology::{
+        record::{PeerRecord, Topology},
+        relaying::Relaying,
+    },
 };
 
 const HERE: ConnId = ConnId(1);
@@ -27,6 +30,7 @@ fn config(secret: NetworkSecret, entropy: &Entropy) -> NodeConfig {
         port: 6783,
         conn_limit: 8,
         discovery: true,
+        relay: true,
         trusted_subnets: Vec::new(),
         rekey_after: crate::link::keys::REKEY_AFTER,
         targets: vec!["10.0.0.9".parse().unwrap()],
@@ -136,6 +140,7 @@ fn delta_of_a_peer(entropy: &Entropy) -> (PeerName, Vec<u8>) {
         addresses: Vec::new(),
         mtu: 0,
         leaving: false,
+        relaying: Relaying::default(),
     };
     topology.set((), record).unwrap();
     let nothing = Topology::new(PeerName::default(), Incarnation::default()).digest(|_| false);

@@ -2,6 +2,7 @@
 //!
 //! Which relay records are passed on:
 //! - only from a neighbour, over a session of ours, and only to a neighbour with a direct link and a session;
+//! - not at all where the operator said so (`--no-relay`);
 //! - only between two peers that we know, neither of them ourselves, and never back to where they came from.
 //!
 //! The source is the neighbour itself on the first relay, and on later ones whatever the relay before said: it cannot
@@ -168,7 +169,10 @@ fn is_acceptable(forwarding: &Forwarding, from: PeerName, relay: &Relay<'_>) -> 
     let Some(us) = forwarding.name else { return false };
     let is_known = |peer| peer != us && forwarding.peers.contains_key(&peer);
     let is_for_us = relay.destination == us && relay.hops.is_empty();
-    let is_onward = is_known(relay.destination) && relay.destination != from && relay.destination != relay.source;
+    let is_onward = forwarding.relays
+        && is_known(relay.destination)
+        && relay.destination != from
+        && relay.destination != relay.source;
     is_known(relay.source) && (is_for_us || is_onward)
 }
 

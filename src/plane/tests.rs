@@ -87,7 +87,7 @@ impl Mesh {
     fn full(count: usize) -> Self {
         let hosts = (0..count)
             .map(|host| {
-                let mut forwarding = Forwarding { name: Some(name(host)), ..Forwarding::default() };
+                let mut forwarding = Forwarding { name: Some(name(host)), relays: true, ..Forwarding::default() };
                 forwarding.local.insert(station(host));
                 for other in (0..count).filter(|other| *other != host) {
                     let route = Some(Route::Direct(address(other)));

@@ -281,6 +281,7 @@ fn config(scenario: &Scenario, entropy: &Entropy, lists: &[Vec<HostId>], id: Hos
         port: crate::wire::DEFAULT_PORT,
         conn_limit: scenario.conn_limit,
         discovery: scenario.discovery,
+        relay: true,
         trusted_subnets: Vec::new(),
         rekey_after: crate::link::keys::REKEY_AFTER,
         targets: Scenario::targets_of(lists, id),

@@ -44,6 +44,8 @@ pub struct PeerForwarding {
 pub struct Forwarding {
     /// This node.
     pub name: Option<PeerName>,
+    /// Whether packets of other peers for other peers are passed on.
+    pub relays: bool,
     /// Where heartbeats of the fast datapath to us go: never by the sleeve.
     pub heartbeats: Option<Mac>,
     /// Every peer that frames may go to. Broadcast and multicast go to each of them that has a route.

@@ -11,12 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     cost::Cost,
     record::{Detail, PeerRecord},
+    relaying::Relaying,
 };
 use crate::{id::PeerName, wire::RELAYS_MAX};
 
-/// What a relay costs besides its links, in microseconds: so much that a direct path which came back is a clear gain
-/// (5 ms, the selector's least) over two links that happen to be a little faster than it.
-pub const RELAY_PENALTY: u64 = 10_000;
 /// Ways to a peer that are told of at most, and so many by one relay are enough not to look for any by two.
 const ALTERNATIVES_MAX: usize = 8;
 const ALTERNATIVES_ENOUGH: usize = 3;
@@ -26,7 +24,7 @@ const ALTERNATIVES_ENOUGH: usize = 3;
 pub struct PathChoice {
     /// The relays in order; none for a direct link. At most [`RELAYS_MAX`].
     pub relays: Vec<PeerName>,
-    /// The sum of the links' costs in microseconds, and [`RELAY_PENALTY`] for each relay.
+    /// The sum of the links' costs in microseconds, and [`Relaying::penalty`] for each relay.
     pub cost: u64,
 }
 
@@ -36,6 +34,7 @@ pub struct Graph {
     /// In order, so that a smaller index is a smaller name.
     names: Vec<PeerName>,
     own: Option<usize>,
+    relaying: Vec<Relaying>,
     control: Vec<Vec<usize>>,
     data: Vec<Vec<Edge>>,
 }
@@ -72,6 +71,7 @@ impl Graph {
         let names: Vec<_> = records.keys().copied().collect();
         let mut graph = Self {
             own: names.binary_search(&own).ok(),
+            relaying: records.values().map(|record| record.relaying).collect(),
             control: vec![Vec::new(); names.len()],
             data: vec![Vec::new(); names.len()],
             names,
@@ -135,8 +135,13 @@ impl Graph {
 
     /// The cost now of the path by `relays` to `peer`, as [`PathChoice::cost`]; None if it is no path any more.
     pub fn cost(&self, relays: &[PeerName], peer: PeerName) -> Option<u64> {
-        let penalty = RELAY_PENALTY.saturating_mul(u64::try_from(relays.len()).unwrap_or(u64::MAX));
-        self.rtt(relays, peer).map(|rtt| rtt.saturating_add(penalty))
+        let penalties = relays.iter().map(|relay| self.relaying(*relay)?.penalty());
+        Some(self.rtt(relays, peer)? + penalties.sum::<Option<u64>>()?)
+    }
+
+    /// What a peer does for frames of others; None if it is not there.
+    pub fn relaying(&self, peer: PeerName) -> Option<Relaying> {
+        self.relaying.get(self.names.binary_search(&peer).ok()?).copied()
     }
 
     /// The sum of the links' costs of a path in microseconds; None if it is no path any more.
@@ -159,6 +164,14 @@ impl Graph {
         self.detours(peer, 1).next().is_some()
     }
 
+    /// Whether frames could go to `peer` by one relay that passes on none.
+    pub fn has_unwilling_relay(&self, peer: PeerName) -> bool {
+        let last = self.names.binary_search(&peer).ok();
+        let leads =
+            |relay: usize| self.penalty(relay).is_none() && last.is_some_and(|last| self.edge(relay, last).is_some());
+        self.own.and_then(|own| self.data.get(own)).into_iter().flatten().any(|edge| leads(edge.peer))
+    }
+
     /// The ways to `peer`, the best first: straight, by each relay, and where those are few by two.
     pub fn alternatives(&self, peer: PeerName) -> Vec<PathChoice> {
         let straight = [Vec::new()].into_iter().filter(|_| self.edges(&[], peer).is_some());
@@ -175,7 +188,10 @@ impl Graph {
             let edges = of.and_then(|of| self.data.get(of)).into_iter().flatten();
             edges.map(|edge| edge.peer).filter(|other| Some(*other) != but).collect()
         };
-        let (ours, theirs) = (around(self.own, last), around(last, self.own));
+        let relays = |of, but| -> Vec<usize> {
+            around(of, but).into_iter().filter(|relay| self.penalty(*relay).is_some()).collect()
+        };
+        let (ours, theirs) = (relays(self.own, last), relays(last, self.own));
         let mut ways: Vec<Vec<usize>> =
             ours.iter().filter(|relay| theirs.binary_search(relay).is_ok()).map(|relay| vec![*relay]).collect();
         if ways.len() < enough {
@@ -193,6 +209,9 @@ impl Graph {
 
     fn edges(&self, relays: &[PeerName], peer: PeerName) -> Option<Vec<Edge>> {
         let mut at = self.own?;
+        if relays.iter().any(|relay| self.relaying(*relay) == Some(Relaying::Off)) {
+            return None;
+        }
         let hops = relays.iter().chain([&peer]);
         hops.map(|name| {
             let next = self.names.binary_search(name).ok()?;
@@ -209,6 +228,10 @@ impl Graph {
         edges.get(edges.binary_search_by_key(&to, |edge| edge.peer).ok()?).copied()
     }
 
+    fn penalty(&self, relay: usize) -> Option<u64> {
+        self.relaying.get(relay)?.penalty()
+    }
+
     /// The best ways that are one link longer than those of `round`, and so have `relays` relays.
     fn one_link_further(&self, round: &BTreeMap<usize, Way>, relays: usize) -> BTreeMap<usize, Way> {
         let mut further: BTreeMap<usize, Way> = BTreeMap::new();
@@ -216,8 +239,9 @@ impl Graph {
             let mut longer = *way;
             // The end of the way so far is its last relay, unless it is ourselves.
             if let Some(relay) = relays.checked_sub(1).and_then(|place| longer.relays.get_mut(place)) {
+                let Some(penalty) = self.penalty(last) else { continue };
                 *relay = last;
-                longer.cost += RELAY_PENALTY;
+                longer.cost += penalty;
             }
             for &Edge { peer, cost, .. } in self.data.get(last).into_iter().flatten() {
                 let way = Way { cost: longer.cost + cost, ..longer };

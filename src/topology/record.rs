@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use prost::Message;
 
-use super::cost::Cost;
+use super::{cost::Cost, relaying::Relaying};
 use crate::{
     crypto::identity::PublicKey,
     gossip::{
@@ -46,6 +46,8 @@ pub struct PeerRecord {
     pub leaving: bool,
     /// The largest IP packet that its containers take, in bytes; 0 while it does not say.
     pub mtu: u16,
+    /// What it does for frames of others.
+    pub relaying: Relaying,
 }
 
 /// One end's view of a link.
@@ -110,6 +112,8 @@ struct RecordWire {
     leaving: bool,
     #[prost(uint32, tag = "8")]
     mtu: u32,
+    #[prost(uint32, tag = "9")]
+    relaying: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -146,6 +150,7 @@ impl Replicated for PeerRecord {
             links: self.links.iter().map(|link| link.to_wire(self.links.len() <= DETAILED_MAX)).collect(),
             leaving: self.leaving,
             mtu: self.mtu.into(),
+            relaying: self.relaying.to_wire(),
         }
         .encode_to_vec()
     }
@@ -175,6 +180,7 @@ impl Replicated for PeerRecord {
             links,
             leaving: wire.leaving,
             mtu: u16::try_from(wire.mtu).map_err(|_| Malformed("an MTU beyond any IP packet"))?,
+            relaying: Relaying::from_wire(wire.relaying),
         })
     }
 }
@@ -224,6 +230,7 @@ mod tests {
             links: (0..4).map(link).collect(),
             leaving: false,
             mtu: 1340,
+            relaying: Relaying::Crowded,
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use weft::{
     api::{Path, text},
+    node::input::Input,
     sim::{HostId, Simulation, Way},
 };
 
@@ -162,6 +163,29 @@ fn a_direct_path_that_dies_either_way_or_both_ways_costs_a_second() {
     }
 }
 
+/// The relay that cannot go on tells everybody, and so the source, which takes the next best way at once.
+#[test]
+fn a_relay_that_does_not_get_on_costs_a_second() {
+    let mut gaps = Vec::new();
+    for seed in 0..8 {
+        let mut mesh = Mesh::seeded(seed, 4, |_, _| (), |id| (0..id).collect());
+        mesh.sim.network.latency = 5 * MILLISECOND;
+        mesh.sim.network.datagram_cuts.extend([(0, 1), (1, 0)]);
+        mesh.attach_all();
+        mesh.sim.run(15 * SECOND);
+        talk(&mut mesh, [0, 1], 3 * SECOND, |_| false);
+        let [relay] = path(&mesh, 0, 1).relays[..] else { panic!("{:?}", path(&mesh, 0, 1)) };
+        let relay = (0..4).find(|id| mesh.name(*id) == relay).unwrap();
+        mesh.sim.network.datagram_cuts.extend([(relay, 1), (1, relay)]);
+        let (_, gap) = talk(&mut mesh, [0, 1], 5 * SECOND, |_| false);
+        assert_eq!(path(&mesh, 0, 1).relays, [mesh.name(5 - relay)], "by the other");
+        gaps.push(gap);
+    }
+    let worst = gaps.iter().copied().max().unwrap();
+    let typical = median(&mut gaps);
+    assert!(typical <= SECOND && worst <= 3 * SECOND, "{gaps:?}");
+}
+
 #[test]
 fn noise_of_a_fifth_changes_no_path_in_ten_minutes() {
     let mut mesh = settled(8, 7, 16 * MILLISECOND);
@@ -174,6 +198,43 @@ fn noise_of_a_fifth_changes_no_path_in_ten_minutes() {
         mesh.sim.run(SECOND);
     }
     assert_eq!(changes(&mesh.sim, &all), before);
+}
+
+#[test]
+fn a_relay_that_has_little_to_spare_is_left_for_another_and_one_that_passes_on_nothing_is_none() {
+    // Whoever they are, 0 and 1 cannot reach each other straight.
+    let mut mesh = Mesh::seeded(3, 5, |config, id| config.relay = id != 4, |id| (0..id).collect());
+    mesh.sim.network.datagram_cuts.extend([(0, 1), (1, 0)]);
+    mesh.attach_all();
+    mesh.sim.run(15 * SECOND);
+    let relay = |mesh: &Mesh| (0..5).find(|id| path(mesh, 0, 1).relays == [mesh.name(*id)]).unwrap();
+    let first = relay(&mesh);
+    let other = 5 - first;
+    assert!([2, 3].contains(&first), "{first} was chosen, and passes on nothing");
+    mesh.sim.tell(first, Input::Load(700));
+    let (left, gap) = talk(&mut mesh, [0, 1], 20 * SECOND, |mesh| relay(mesh) == other);
+    assert!(left <= 8 * SECOND && gap < SECOND / 2, "left after {left:?}, silent for {gap:?}");
+    let told = mesh.sim.explain(0, mesh.name(1)).unwrap();
+    let ways: Vec<_> = told.ways.iter().map(|way| way.relaying.as_deref().unwrap_or_default()).collect();
+    assert_eq!(ways[..2], ["free", "busy"], "{told:#?}");
+    // When both are as busy, or it is calm again, there is no reason to go back.
+    let before = changes(&mesh.sim, &[0, 1]);
+    mesh.sim.tell(other, Input::Load(600));
+    talk(&mut mesh, [0, 1], 10 * SECOND, |_| false);
+    mesh.sim.tell(first, Input::Load(0));
+    mesh.sim.tell(other, Input::Load(0));
+    talk(&mut mesh, [0, 1], 60 * SECOND, |_| false);
+    assert_eq!((changes(&mesh.sim, &[0, 1]), relay(&mesh)), (before, other));
+    // Full ones are better than none.
+    for id in [2, 3] {
+        mesh.sim.tell(id, Input::Load(1000));
+    }
+    let (_, gap) = talk(&mut mesh, [0, 1], 10 * SECOND, |_| false);
+    assert!(gap < SECOND / 2 && path(&mesh, 0, 1).path == "relay");
+    mesh.sim.kill(2);
+    mesh.sim.kill(3);
+    mesh.sim.run(10 * SECOND);
+    assert_eq!(path(&mesh, 0, 1).path, "none", "the last one passes on nothing");
 }
 
 #[test]

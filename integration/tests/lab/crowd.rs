@@ -14,8 +14,8 @@ use weft_integration::lab::{
     wait::wait_for,
 };
 
-/// For all paths to be direct: what seemed slow while all started at once on one machine is told to be better half a minute and more later.
-const DIRECT: Duration = Duration::from_secs(180);
+/// For all paths to be direct: what seems slow while all start at once on one machine may go by others at first.
+const DIRECT: Duration = Duration::from_secs(30);
 /// After the start, until routers are idle.
 const CALM: Duration = Duration::from_secs(10);
 const WATCHED: Duration = Duration::from_secs(5);

@@ -75,6 +75,24 @@ fn go_through_b(lab: &Lab, ipv6: bool) -> Result<()> {
     Ok(())
 }
 
+/// B is the only way from A to C, and was told to pass on nothing.
+#[test]
+fn a_router_that_shall_not_relay_passes_on_nothing() {
+    trial(|lab| {
+        let mesh = a_and_c_know_b(lab, false, &["--no-discovery", "--no-relay"])?;
+        let [a, b, _] = &mesh.hosts[..] else { unreachable!("three hosts") };
+        wait_for("A knows C", SOON, || a.path_to("C"))?;
+        let [from, middle, to] = &mesh.containers[..] else { unreachable!("three containers") };
+        from.ping(middle.v4()?).until_answered(SOON)?;
+        let lost = from.ping(to.v4()?).count(3).send()?;
+        ensure!(lost.received == 0 && a.path_to("C")?.path == "none", "nothing leads to C: {:?}", a.path_to("C")?);
+        ensure!(b.report()?.router.relaying == "off", "B says so");
+        let why = a.weft(&["explain", "C"])?.checked()?;
+        ensure!(why.contains("--no-relay"), "and A can say why: {why}");
+        Ok(())
+    });
+}
+
 /// Each of six knows the one before it: frames between the ends go by the four others.
 #[test]
 fn without_discovery_frames_go_along_a_chain_of_six() {

@@ -40,6 +40,10 @@ impl Sleeve for FakeSleeve {
     fn exchanged(&self) -> BTreeMap<PeerName, u64> {
         BTreeMap::new()
     }
+
+    fn worked(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// The other ends of [`Sources`].
@@ -68,6 +72,7 @@ pub(crate) fn node_config() -> NodeConfig {
         port: 6783,
         conn_limit: 0,
         discovery: true,
+        relay: true,
         trusted_subnets: Vec::new(),
         rekey_after: weft::link::keys::REKEY_AFTER,
         targets: Vec::new(),
@@ -121,6 +126,7 @@ pub(crate) fn control(node: Node, recorder: Option<Recorder>) -> (Control<FakeSl
         started,
         events,
         exchanged: BTreeMap::new(),
+        load: LoadMeter::default(),
     };
     let targets = targets_seen;
     let writer = Some(writer);

@@ -72,6 +72,7 @@ fn config(directory: &Path) -> Config {
         secret: NetworkSecret::open(&NetworkName::default()),
         conn_limit: 0,
         discovery: true,
+        relay: true,
         trusted_subnets: Vec::new(),
         targets: Vec::new(),
         resume: false,

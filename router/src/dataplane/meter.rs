@@ -1,6 +1,6 @@
 //! The data plane's counters, read without stopping it: each thread puts a copy of its own up now and then.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use weft::{
@@ -21,6 +21,8 @@ pub struct Reading {
     pub counters: Counters,
     /// What the workers' stages did.
     pub stages: Stages,
+    /// How long the threads have worked, all together.
+    pub worked: Duration,
 }
 
 /// One thread's counters.
@@ -38,13 +40,19 @@ impl Meter {
         self.0.push(gauge);
     }
 
+    /// How long each worker has worked since the start, on average. The first gauge is that of the control task.
+    pub fn worked(&self) -> Duration {
+        self.read().worked / u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX).max(1)
+    }
+
     /// What all threads counted since the start.
     pub fn read(&self) -> Reading {
         let mut sums = Reading::default();
         for gauge in &self.0 {
-            let Reading { counters, stages } = &**gauge.0.load();
+            let Reading { counters, stages, worked } = &**gauge.0.load();
             sums.counters.add(counters);
             sums.stages.add(stages);
+            sums.worked += *worked;
         }
         sums
     }
@@ -52,9 +60,9 @@ impl Meter {
 
 impl Gauge {
     /// Puts up what `plane` and its driver counted since the start.
-    pub(super) fn publish(&self, plane: &Plane, drops: &DropCounts, stages: &Stages) {
+    pub(super) fn publish(&self, plane: &Plane, drops: &DropCounts, stages: &Stages, worked: Duration) {
         let mut counters = plane.counters().clone();
         counters.drops.add(drops);
-        self.0.store(Arc::new(Reading { counters, stages: stages.clone() }));
+        self.0.store(Arc::new(Reading { counters, stages: stages.clone(), worked }));
     }
 }

@@ -63,6 +63,8 @@ pub(super) struct Worker {
     out: Out,
     gauge: Gauge,
     ticked: Instant,
+    /// How long it was at work and not waiting for any.
+    worked: Duration,
     is_idle: bool,
 }
 
@@ -116,6 +118,7 @@ impl Worker {
             },
             gauge,
             ticked: Instant::now(),
+            worked: Duration::ZERO,
             is_idle: false,
         })
     }
@@ -125,6 +128,7 @@ impl Worker {
         let mut forwarding = Cache::new(&shared.forwarding);
         loop {
             let ready = self.poller.wait(self.patience())?;
+            let began = Instant::now();
             if ready.contains(WAKE) {
                 self.waker.clear();
             }
@@ -145,6 +149,7 @@ impl Worker {
             }
             self.out.flush();
             self.out.stages.count(Stage::Turns, 1);
+            self.worked += began.elapsed();
             self.tick(ready != Ready::default());
         }
     }
@@ -234,7 +239,7 @@ impl Worker {
             self.plane.tick();
         }
         self.out.stages.count(Stage::FramesOvertook, self.intake.take_overtook());
-        self.gauge.publish(&self.plane, &self.out.drops, &self.out.stages);
+        self.gauge.publish(&self.plane, &self.out.drops, &self.out.stages, self.worked);
     }
 }
 

@@ -13,6 +13,7 @@ fn config() -> NodeConfig {
         port: 6783,
         conn_limit: 7,
         discovery: false,
+        relay: false,
         trusted_subnets: vec!["10.0.0.0/8".parse().unwrap()],
         rekey_after: Duration::from_secs(7),
         targets: vec!["host-2:7000".parse().unwrap()],

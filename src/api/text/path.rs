@@ -32,6 +32,7 @@ fn ways(ways: &[Way]) -> Table {
         ("RTT", Align::Right),
         ("JITTER", Align::Right),
         ("LOSS", Align::Right),
+        ("RELAYS", Align::Left),
         ("", Align::Left),
     ]);
     table.rows.extend(ways.iter().map(|way| {
@@ -43,6 +44,7 @@ fn ways(ways: &[Way]) -> Table {
             Cell::plain(or_dash(way.rtt_us.map(micros))),
             Cell::plain(or_dash(way.jitter_us.map(micros))),
             Cell::plain(or_dash(way.loss.map(share))),
+            Cell::plain(or_dash(way.relaying.as_deref())),
             if way.in_use { Cell::toned(Tone::Good, "in use") } else { Cell::plain("") },
         ]
     }));
@@ -110,6 +112,7 @@ mod tests {
         let (relay, reason) = (PeerName([0x7e, 0, 0, 0, 0, 2]), "the path before got worse".to_owned());
         let label = PeerLabel { name: relay, nickname: Some("B".parse().unwrap()) };
         let way = |relays: Vec<PeerLabel>, cost_us, loss| Way {
+            relaying: (!relays.is_empty()).then(|| "busy".to_owned()),
             path: if relays.is_empty() { "direct" } else { "relay" }.to_owned(),
             in_use: !relays.is_empty(),
             relays,
@@ -153,9 +156,9 @@ mod tests {
     NAT: none that shows
  Better: a better direct path
 
-WAY     VIA                      COST     RTT  JITTER   LOSS
-relay   7e:00:00:00:00:02(B)  12.1 ms  1.0 ms  100 µs    0 %  in use
-direct  -                     71.0 ms  1.0 ms  100 µs  4.1 %
+WAY     VIA                      COST     RTT  JITTER   LOSS  RELAYS
+relay   7e:00:00:00:00:02(B)  12.1 ms  1.0 ms  100 µs    0 %  busy    in use
+direct  -                     71.0 ms  1.0 ms  100 µs  4.1 %  -
 
 METHOD  STATE  ADDRESS           RTT  JITTER   LOSS  INFO
 sleeve  ready  10.0.0.3:6783  1.0 ms       -  5.5 %

@@ -20,6 +20,7 @@ fn the_summary_has_its_colons_in_one_column() {
            Port: 6783
      Encryption: enabled
   PeerDiscovery: disabled
+       Relaying: free
         Targets: 2
     Connections: 2 (1 established, 1 failed)
       ConnLimit: 200
@@ -169,6 +170,7 @@ fn report() -> Report {
             port: 6783,
             encryption: true,
             discovery: false,
+            relaying: "free".to_owned(),
             conn_limit: 200,
             trusted_subnets: vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()],
             fastdp: "off".to_owned(),

@@ -39,6 +39,20 @@ fn relays_pass_on_what_they_cannot_read() {
 }
 
 #[test]
+fn who_was_told_not_to_relay_passes_on_nothing_and_takes_what_is_its_own() {
+    let mut mesh = Mesh::full(3);
+    mesh.relay_by(0, 2, &[1]);
+    mesh.hosts[1].forwarding.relays = false;
+    mesh.send(0, &frame(0, 2));
+    assert_eq!((mesh.run(), mesh.drops(1)), (1, vec![(Drop::RelayRefused, 1)]));
+    mesh.hosts[2].forwarding.relays = false;
+    mesh.hosts[1].forwarding.relays = true;
+    mesh.send(0, &frame(0, 2));
+    mesh.run();
+    assert_eq!(mesh.delivered(2), [frame(0, 2)]);
+}
+
+#[test]
 fn a_relay_passes_on_straight_although_its_own_frames_go_another_way() {
     let mut mesh = Mesh::full(4);
     mesh.relay_by(0, 2, &[1]);

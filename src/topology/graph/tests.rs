@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     crypto::identity::PublicKey,
     id::Uid,
-    topology::{cost::Cost, record::LinkRecord},
+    topology::{cost::Cost, record::LinkRecord, relaying::RELAY_PENALTY},
 };
 
 type Records = BTreeMap<PeerName, PeerRecord>;
@@ -33,6 +33,7 @@ fn records(peers: usize, ends: &[(usize, usize, bool, Option<u8>)]) -> Records {
                 .collect(),
             leaving: false,
             mtu: 0,
+            relaying: Relaying::Free,
         }
     };
     (0..peers).map(|i| (name(i), record(i))).collect()
@@ -53,6 +54,32 @@ fn measured_graph(own: usize, records: &Records, measured: impl Fn(PeerName) -> 
 
 fn relays(graph: &Graph, to: usize) -> Option<Vec<PeerName>> {
     graph.paths().remove(&name(to)).map(|choice| choice.relays)
+}
+
+#[test]
+fn a_relay_costs_more_the_less_it_has_to_spare_and_is_none_if_it_passes_on_nothing() {
+    let mut records = records(4, &both(&[(0, 1, 100), (1, 3, 100), (0, 2, 108), (2, 3, 108)]));
+    let mut ways = |relaying| {
+        records.get_mut(&name(1)).unwrap().relaying = relaying;
+        let graph = graph(0, &records);
+        let detours: Vec<_> = graph.alternatives(name(3)).into_iter().map(|way| way.relays).collect();
+        assert_eq!(graph.cost(&[name(1)], name(3)).is_some(), relaying != Relaying::Off);
+        assert_eq!(Some(&detours[0]), relays(&graph, 3).as_ref());
+        detours
+    };
+    let (first, second) = (vec![name(1)], vec![name(2)]);
+    assert_eq!(ways(Relaying::Free), [first.clone(), second.clone()]);
+    assert_eq!(ways(Relaying::Crowded), [second.clone(), first.clone()]);
+    assert_eq!(ways(Relaying::Full), [second.clone(), first]);
+    assert_eq!(ways(Relaying::Off), [second]);
+    // Who has no other way goes by a full relay all the same, and its ends are reached whatever it does.
+    let mut records = self::records(3, &both(&[(0, 1, 100), (1, 2, 100)]));
+    records.get_mut(&name(1)).unwrap().relaying = Relaying::Full;
+    assert_eq!(relays(&graph(0, &records), 2), Some(vec![name(1)]));
+    assert!(!graph(0, &records).has_unwilling_relay(name(2)));
+    records.get_mut(&name(1)).unwrap().relaying = Relaying::Off;
+    assert!(graph(0, &records).has_unwilling_relay(name(2)));
+    assert_eq!((relays(&graph(0, &records), 2), relays(&graph(0, &records), 1)), (None, Some(vec![])));
 }
 
 #[test]

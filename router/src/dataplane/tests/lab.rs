@@ -97,6 +97,7 @@ impl Lab {
             stations,
             local: HashSet::from_iter([host.station()]),
             receiving,
+            relays: true,
             ..Forwarding::default()
         }
     }
