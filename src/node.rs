@@ -364,7 +364,9 @@ impl Node {
     }
 
     fn connection_ended(&mut self, ended: Ended, now: Time) {
-        self.maker.ended(ended.conn, &ended.end, now, &self.entropy);
+        if let Some(peer) = self.maker.ended(ended.conn, &ended.end, now, &self.entropy) {
+            self.seek(peer, now);
+        }
         if ended.was_up {
             if let Some(peer) = ended.peer {
                 self.advert.forget(peer);
@@ -376,6 +378,15 @@ impl Node {
         }
         let event = Event::ConnectionEnded { peer: ended.peer, remote: ended.remote, reason: ended.end.reason };
         self.outputs.push_back(Output::Event(event));
+    }
+
+    /// Looks for a direct path to a peer that cannot be dialled. Its end finds that it cannot dial us, and does the same: so each opens its
+    /// NAT for the other.
+    fn seek(&mut self, peer: PeerName, now: Time) {
+        let record = self.exchange.topology().get(peer, &()).filter(|record| !record.leaving);
+        if let Some(record) = record.filter(|_| self.routes.is_reachable(peer)) {
+            self.links.allow_direct(peer, record.addresses.iter().copied(), now);
+        }
     }
 
     fn link_changes(&mut self, now: Time) {

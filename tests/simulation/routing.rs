@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weft::{
     api::{Path, text},
-    sim::{HostId, Simulation, Way},
+    sim::{HostId, Nat, Simulation, Way},
 };
 
 use super::{MILLISECOND, Mesh, SECOND, everybody, frame, station};
@@ -279,4 +279,21 @@ fn where_nothing_is_sent_loss_changes_no_path() {
     let before = changes(&mesh.sim, &all);
     mesh.sim.run(80 * SECOND);
     assert_eq!(changes(&mesh.sim, &all), before);
+}
+
+#[test]
+fn two_that_cannot_dial_each_other_behind_nats_find_a_direct_path() {
+    let mut mesh = Mesh::new(3, |_, _| (), |id| if id == 0 { vec![] } else { vec![0] });
+    mesh.sim.network.nats = [1, 2].map(|id| Nat::new([192, 0, 2, id as u8].into(), [id])).into();
+    mesh.attach_all();
+    mesh.settle(&[0, 1, 2], 10 * SECOND);
+    let names = [mesh.name(1), mesh.name(2)];
+    let is_direct = |sim: &Simulation, from: HostId, to: usize| {
+        sim.report(from).paths.iter().any(|path| path.name == names[to] && path.path == "direct")
+    };
+    let met = mesh.sim.run_until(30 * SECOND, |sim| is_direct(sim, 1, 1) && is_direct(sim, 2, 0));
+    assert!(met.is_some(), "{:#?}", mesh.sim.explain(1, names[1]));
+    assert_eq!(mesh.sim.report(1).connections.iter().filter(|it| it.method != "none").count(), 1, "no connection");
+    let (_, gap) = talk(&mut mesh, [1, 2], 5 * SECOND, |_| false);
+    assert!(gap < SECOND / 2, "{gap:?}");
 }
