@@ -13,6 +13,7 @@ mod lab {
     mod demo;
     mod discovery;
     mod docker;
+    mod explain;
     mod lab_itself;
     mod mtu;
     mod names;
