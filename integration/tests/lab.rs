@@ -14,6 +14,7 @@ mod lab {
     mod discovery;
     mod docker;
     mod explain;
+    mod failover;
     mod lab_itself;
     mod mtu;
     mod names;
