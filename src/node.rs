@@ -365,7 +365,7 @@ impl Node {
 
     fn connection_ended(&mut self, ended: Ended, now: Time) {
         if let Some(peer) = self.maker.ended(ended.conn, &ended.end, now, &self.entropy) {
-            self.seek(peer, now);
+            self.not_dialled(peer, now);
         }
         if ended.was_up {
             if let Some(peer) = ended.peer {
@@ -380,12 +380,12 @@ impl Node {
         self.outputs.push_back(Output::Event(event));
     }
 
-    /// Looks for a direct path to a peer that cannot be dialled. Its end finds that it cannot dial us, and does the same: so each opens its
-    /// NAT for the other.
-    fn seek(&mut self, peer: PeerName, now: Time) {
+    /// A peer cannot be dialled: the link with it looks where gossip says that it is, as soon as frames go there. Its end finds that it
+    /// cannot dial us, and does the same: so each opens its NAT for the other.
+    fn not_dialled(&mut self, peer: PeerName, now: Time) {
         let record = self.exchange.topology().get(peer, &()).filter(|record| !record.leaving);
         if let Some(record) = record.filter(|_| self.routes.is_reachable(peer)) {
-            self.links.allow_direct(peer, record.addresses.iter().copied(), now);
+            self.links.set_elsewhere(peer, record.addresses.clone(), now);
         }
     }
 

@@ -287,13 +287,11 @@ fn two_that_cannot_dial_each_other_behind_nats_find_a_direct_path() {
     mesh.sim.network.nats = [1, 2].map(|id| Nat::new([192, 0, 2, id as u8].into(), [id])).into();
     mesh.attach_all();
     mesh.settle(&[0, 1, 2], 10 * SECOND);
-    let names = [mesh.name(1), mesh.name(2)];
-    let is_direct = |sim: &Simulation, from: HostId, to: usize| {
-        sim.report(from).paths.iter().any(|path| path.name == names[to] && path.path == "direct")
-    };
-    let met = mesh.sim.run_until(30 * SECOND, |sim| is_direct(sim, 1, 1) && is_direct(sim, 2, 0));
-    assert!(met.is_some(), "{:#?}", mesh.sim.explain(1, names[1]));
+    mesh.sim.run(30 * SECOND);
+    let is_direct = |mesh: &Mesh| path(mesh, 1, 2).path == "direct" && path(mesh, 2, 1).path == "direct";
+    assert!(is_relayed(&mesh, [1, 2]), "nothing is looked for before frames are sent");
+    let (met, gap) = talk(&mut mesh, [1, 2], 30 * SECOND, is_direct);
+    assert!(is_direct(&mesh), "{:#?}", mesh.sim.explain(1, mesh.name(2)));
+    assert!(met < 5 * SECOND && gap < SECOND / 2, "after {met:?}, {gap:?} without a frame");
     assert_eq!(mesh.sim.report(1).connections.iter().filter(|it| it.method != "none").count(), 1, "no connection");
-    let (_, gap) = talk(&mut mesh, [1, 2], 5 * SECOND, |_| false);
-    assert!(gap < SECOND / 2, "{gap:?}");
 }

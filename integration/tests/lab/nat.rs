@@ -63,6 +63,7 @@ fn two_hosts_behind_nats_that_keep_ports_send_directly_and_say_so() {
     trial(|lab| {
         let mesh = behind_two_nats(lab, false)?;
         let [_, one, other] = &mesh.hosts[..] else { unreachable!("three hosts") };
+        mesh.all_ping(3)?;
         wait_for("both send directly", SETTLING, || {
             one.expect_path("O", "direct")?;
             other.expect_path("N", "direct")

@@ -80,10 +80,12 @@ impl Node {
         }
     }
 
-    /// Why no direct path is looked for: there is no control connection.
+    /// Why no direct path is looked for.
     pub(super) fn not_sought(&self, peer: PeerName) -> String {
         match self.unconnected(peer) {
-            Some(why) => format!("a direct path is looked for where there is a control connection: {why}"),
+            Some(why) => {
+                format!("a direct path is looked for when frames are sent, as there is no control connection: {why}")
+            }
             None if !self.config.discovery => {
                 "a direct path is looked for where there is a control connection: without \
                  discovery (--no-discovery) one is made only with peers that this router was told of, by `weft connect`"
