@@ -27,7 +27,8 @@ const PACE: Duration = Duration::from_millis(20);
 const SIZE: usize = 64;
 /// Between the beginnings of the trials of two pairs, so that probes are at different points.
 const PHASE: Duration = Duration::from_millis(170);
-const SETTLING: Duration = Duration::from_secs(60);
+/// Routers that all start at once on few cores take some others for slow at first.
+const SETTLING: Duration = Duration::from_secs(120);
 /// How long a pair talks before anything happens: so long it takes for loss to count and to be seen closely.
 const CALM: Duration = Duration::from_secs(4);
 
@@ -82,12 +83,15 @@ fn pairs(lab: &Lab, count: usize) -> Result<Vec<Pair>> {
         [password.clone()].into_iter().chain(peer).collect()
     })?;
     let mesh = Mesh::of(hosts)?;
-    mesh.wait_settled(SETTLING)?;
     let talk = |(number, (hosts, ends)): (usize, (&[Host], &[Container]))| {
         let stream = Stream::start(&ends[0], &ends[1], false, PACE, SIZE)?;
         Ok(Pair { number, hosts: [hosts[0].clone(), hosts[1].clone()], stream })
     };
-    mesh.hosts[1..].chunks(2).zip(mesh.containers[1..].chunks(2)).enumerate().map(talk).collect()
+    let ends = mesh.hosts[1..].chunks(2).zip(mesh.containers[1..].chunks(2));
+    let pairs = ends.enumerate().map(talk).collect::<Result<Vec<_>>>()?;
+    pairs.iter().try_for_each(|pair| pair.wait_paths("direct", SETTLING).map(drop))?;
+    thread::sleep(CALM);
+    Ok(pairs)
 }
 
 /// Does the same with all pairs at once, each a moment later than the one before.
@@ -128,7 +132,6 @@ fn median(times: &mut [Duration]) -> Duration {
 fn a_direct_path_that_dies_is_made_up_for_at_once() {
     trial(|lab| {
         let pairs = pairs(lab, count(PAIRS))?;
-        thread::sleep(CALM);
         let silences =
             with_each(&pairs, |pair| (0..ROUNDS).map(|round| dies(lab, pair, round)).collect::<Result<Vec<_>>>())?;
         let mut silences = silences.concat();
@@ -165,15 +168,14 @@ struct Detour {
 const LEFT_AT_BEST: Duration = Duration::from_millis(1500);
 const LEFT_TYPICAL: Duration = Duration::from_secs(7);
 const LEFT_AT_WORST: Duration = Duration::from_secs(30);
-/// It has to be better for 3 s at least, as far as others know it.
+/// It has to be better for 3 s at least. Losses are remembered for some 50 s, and on a busy machine more come.
 const BACK_AT_BEST: Duration = Duration::from_secs(3);
-const BACK_AT_WORST: Duration = Duration::from_secs(90);
+const BACK_AT_WORST: Duration = Duration::from_secs(150);
 
 #[test]
 fn a_direct_path_that_loses_packets_is_left_until_it_has_been_good_for_a_while() {
     trial(|lab| {
         let pairs = pairs(lab, count(3))?;
-        thread::sleep(CALM);
         let bad = |pair: &Pair| {
             let [a, c] = &pair.hosts;
             lab.cut(&Cut::between(a.name(), c.name()).percent(5))
@@ -193,7 +195,6 @@ fn a_direct_path_that_became_slow_is_left_until_it_has_been_fast_for_a_while() {
     for _ in 0..count(2) {
         trial(|lab| {
             let pairs = pairs(lab, 1)?;
-            thread::sleep(CALM);
             let bad = |pair: &Pair| lab.slow(&pair.hosts[0], &pair.hosts[1], Duration::from_millis(50));
             detours.extend(with_each(&pairs, |pair| goes_bad(pair, || bad(pair)))?);
             Ok(())
