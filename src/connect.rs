@@ -213,8 +213,13 @@ impl Maker {
         self.plan();
     }
 
-    /// A connection that was dialled or established is no more; unknown ones are ignored.
-    pub fn ended(&mut self, conn: ConnId, end: &End, now: Time, entropy: &Entropy) {
+    /// A connection that was dialled or established is no more; unknown ones are ignored. Returns whom it was to reach, if gossip told of
+    /// it and the dial found nobody.
+    pub fn ended(&mut self, conn: ConnId, end: &End, now: Time, entropy: &Entropy) -> Option<PeerName> {
+        let unreached = match self.dials.get(&conn) {
+            Some(Goal::Known(peer, _)) if end.kind == EndKind::Broken => Some(*peer),
+            Some(Goal::Known(..) | Goal::Target(_)) | None => None,
+        };
         if let Some(Connection { peer, since }) = self.connections.remove(&conn) {
             if !self.is_connected(peer) {
                 self.tries_at(peer).for_each(|tries| tries.lose(since, end, now, entropy));
@@ -226,6 +231,7 @@ impl Maker {
             self.failed(conn, end, now, entropy);
         }
         self.plan();
+        unreached
     }
 
     /// The host's addresses changed: what failed may work now.

@@ -367,7 +367,9 @@ impl Node {
     }
 
     fn connection_ended(&mut self, ended: Ended, now: Time) {
-        self.maker.ended(ended.conn, &ended.end, now, &self.entropy);
+        if let Some(peer) = self.maker.ended(ended.conn, &ended.end, now, &self.entropy) {
+            self.not_dialled(peer, now);
+        }
         if ended.was_up {
             if let Some(peer) = ended.peer {
                 self.advert.forget(peer);
@@ -379,6 +381,15 @@ impl Node {
         }
         let event = Event::ConnectionEnded { peer: ended.peer, remote: ended.remote, reason: ended.end.reason };
         self.outputs.push_back(Output::Event(event));
+    }
+
+    /// A peer cannot be dialled: the link with it looks where gossip says that it is, as soon as frames go there. Its end finds that it
+    /// cannot dial us, and does the same: so each opens its NAT for the other.
+    fn not_dialled(&mut self, peer: PeerName, now: Time) {
+        let record = self.exchange.topology().get(peer, &()).filter(|record| !record.leaving);
+        if let Some(record) = record.filter(|_| self.routes.is_reachable(peer)) {
+            self.links.set_elsewhere(peer, record.addresses.clone(), now);
+        }
     }
 
     fn link_changes(&mut self, now: Time) {

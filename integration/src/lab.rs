@@ -28,6 +28,7 @@ pub mod ping;
 pub mod podman;
 pub mod remains;
 pub mod resolver;
+pub mod slow;
 pub mod stream;
 pub mod sweep;
 pub mod switch;
@@ -41,6 +42,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -49,6 +51,7 @@ use capture::Capture;
 use cut::{ActiveCut, Cut};
 use host::Host;
 use nat::Gateway;
+use slow::Slow;
 use switch::Switch;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -129,6 +132,11 @@ impl Lab {
     /// Begins to lose packets between hosts, on the path and unseen by either, until the result is healed or dropped.
     pub fn cut(&self, cut: &Cut) -> Result<ActiveCut> {
         ActiveCut::new(&self.switch, cut)
+    }
+
+    /// Lets packets between two hosts take `delay` longer in each direction, until the result is dropped.
+    pub fn slow(&self, one: &Host, other: &Host, delay: Duration) -> Result<Slow> {
+        Slow::new(&self.switch, one, other, delay)
     }
 
     /// Lets at most `mtu` bytes of IP packet pass between two hosts; larger ones vanish without any ICMP.

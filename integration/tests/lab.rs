@@ -13,6 +13,8 @@ mod lab {
     mod demo;
     mod discovery;
     mod docker;
+    mod explain;
+    mod failover;
     mod lab_itself;
     mod mtu;
     mod names;

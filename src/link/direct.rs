@@ -56,6 +56,10 @@ const SEARCH_INTERVAL_LATER: Duration = Duration::from_secs(5);
 const SEARCH_EAGERLY: Duration = Duration::from_secs(60);
 /// Echoes in a row that a path needs to come back after it was down, so that a bad one does not flap.
 const ECHOES_TO_RETURN: u8 = 3;
+/// The peer's probes, of which one comes each [`SEARCH_INTERVAL_LATER`] at least, show that packets pass in one direction for so long;
+/// and that they do only in that one, if they came so long after the last echo of ours.
+const HEARD_FOR: Duration = Duration::from_secs(12);
+const ONE_WAY_AFTER: Duration = Duration::from_secs(1);
 /// A peer that still probes from its old address this recently has not moved.
 const MOVED_AFTER: Duration = Duration::from_secs(1);
 /// A small probe without an echo for this long was lost, unless the path is known to be slower; one that comes later, but before
@@ -146,6 +150,9 @@ pub struct Direct {
     is_avoided: bool,
     /// Until when it matters how much is lost.
     used_until: Time,
+    /// The peer's last probe from anywhere, and the last echo of ours.
+    heard_at: Option<Time>,
+    echoed_at: Option<Time>,
 }
 
 impl Direct {
@@ -161,6 +168,8 @@ impl Direct {
             has_alternative: false,
             is_avoided: false,
             used_until: Time::ZERO,
+            heard_at: None,
+            echoed_at: None,
         }
     }
 
@@ -233,6 +242,17 @@ impl Direct {
         self.active.as_ref().filter(|active| active.up)?.estimate.quality(now)
     }
 
+    /// The last echo of a probe of ours.
+    pub fn echoed_at(&self) -> Option<Time> {
+        self.echoed_at
+    }
+
+    /// Whether the peer's packets come, and ours do not get there: its probes go on, and no echo comes.
+    pub fn is_one_way(&self, now: Time) -> bool {
+        let echoed = self.echoed_at.map_or(Time::ZERO, |at| at + ONE_WAY_AFTER);
+        self.heard_at.is_some_and(|at| at > echoed && now.since(at) < HEARD_FOR)
+    }
+
     /// The UDP payload that passes; None until measured.
     pub fn payload_max(&self) -> Option<usize> {
         self.active.as_ref().and_then(|active| active.mtu.usable())
@@ -257,6 +277,7 @@ impl Direct {
     /// An authentic probe of the peer's came from `address`.
     pub fn heard_from(&mut self, address: SocketAddr, now: Time) {
         self.add_candidate(address, now);
+        self.heard_at = Some(now);
         match &mut self.active {
             Some(active) if active.address == address => active.heard_at = now,
             // Perhaps it moved: challenge the new address now. An answer settles it.
@@ -270,6 +291,7 @@ impl Direct {
         // From another address than we probed, the echo proves nothing about either.
         let sent = self.pending.get(&token).filter(|sent| sent.to == from)?.clone();
         self.pending.remove(&token);
+        self.echoed_at = Some(now);
         let other_is_better = |active: &Active| !active.up || now.since(active.heard_at) >= MOVED_AFTER;
         match &self.active {
             Some(active) if active.address == from => {}
@@ -675,5 +697,23 @@ mod tests {
         assert_eq!(bench.direct.echoed(AWAY.parse().unwrap(), probe.token, Time::ZERO), None);
         assert_eq!(bench.direct.echoed(probe.to, probe.token + 1, Time::ZERO), None);
         assert_eq!(bench.direct.rtt(), None);
+    }
+
+    #[test]
+    fn that_only_the_peers_packets_come_shows_while_its_probes_do() {
+        let mut bench = Bench::new();
+        bench.answering = vec![HOME.parse().unwrap()];
+        let heard = |bench: &mut Bench, seconds| {
+            for _ in 0..seconds {
+                bench.direct.heard_from(HOME.parse().unwrap(), bench.now);
+                bench.run(Duration::from_secs(1));
+            }
+            bench.direct.is_one_way(bench.now)
+        };
+        assert!(!heard(&mut bench, 5), "both directions pass");
+        bench.answering.clear();
+        assert!(heard(&mut bench, 5));
+        bench.run(Duration::from_secs(13));
+        assert!(!bench.direct.is_one_way(bench.now), "nothing passes");
     }
 }

@@ -141,6 +141,11 @@ impl Connections {
         self.connections.iter().filter_map(|(conn, connection)| Some((*conn, connection, connection.peer()?)))
     }
 
+    /// When something came last on the connection with `peer` that is up.
+    pub(super) fn heard_at(&self, peer: PeerName) -> Option<Time> {
+        self.up().find(|(.., other)| other.name == peer).map(|(_, connection, _)| connection.heard_at)
+    }
+
     /// The peer of a connection that is up.
     pub(super) fn peer(&self, conn: ConnId) -> Option<&Peer> {
         self.connections.get(&conn)?.peer()

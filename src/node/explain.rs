@@ -1,6 +1,6 @@
 //! Why frames go to a peer the way they do, for `weft explain PEER`.
 
-use std::{net::SocketAddr, time::Duration};
+mod better;
 
 use super::{
     Node,
@@ -14,9 +14,8 @@ use crate::{
         path::{Method, PathChange, PeerExplanation, Way},
     },
     id::PeerName,
-    link::fast::underlay_address,
     time::Time,
-    topology::graph::PathChoice,
+    topology::{graph::PathChoice, record::PeerRecord},
 };
 
 impl Node {
@@ -38,15 +37,19 @@ impl Node {
         })
     }
 
-    /// A peer by its name, or by its nickname if only one has it.
+    /// A peer by its name, or by its nickname if only one has it; also one that stopped a moment ago.
     fn find_peer(&self, text: &str) -> Option<PeerName> {
-        let others =
-            || self.exchange.topology().iter().filter(|(name, _, record)| *name != self.name && !record.leaving);
+        let others = || self.exchange.topology().iter().filter(|(name, ..)| *name != self.name);
         if let Ok(name) = text.parse::<PeerName>() {
             return others().map(|(other, ..)| other).find(|other| *other == name);
         }
-        let mut named = others().filter(|(.., record)| record.nickname.as_str() == text).map(|(name, ..)| name);
-        named.next().filter(|_| named.next().is_none())
+        // Who stopped may be back already under another name.
+        let only = |leaving: bool| {
+            let is_it = |record: &PeerRecord| record.leaving == leaving && record.nickname.as_str() == text;
+            let mut named = others().filter(|(.., record)| is_it(record)).map(|(name, ..)| name);
+            named.next().filter(|_| named.next().is_none())
+        };
+        only(false).or_else(|| only(true))
     }
 
     fn way(&self, way: &PathChoice, choice: &Selector, peer: PeerName) -> Way {
@@ -80,13 +83,13 @@ impl Node {
             rtt_us: fast_quality.map(|quality| micros(quality.rtt)),
             jitter_us: fast_quality.map(|quality| micros(quality.jitter)),
             loss: fast_quality.map(|_| link.fast.loss()),
-            info: link.fast.obstacle(&self.links.fast, now).unwrap_or_else(|| link.fast.reason().to_owned()),
+            info: self.no_fastdp(link, now).unwrap_or_else(|| link.fast.reason().to_owned()),
         };
         let quality = direct.and_then(|direct| direct.quality(now));
         let info = match (direct, address) {
-            (None, _) => "a direct path is looked for where there is a control connection only".to_owned(),
+            (None, _) => self.not_sought(peer),
             (Some(_), Some(_)) => String::new(),
-            (Some(direct), None) => silent(direct.candidates().collect(), link.keys.is_established()),
+            (Some(direct), None) => self.no_answer(peer, direct, link.keys.is_established(), now),
         };
         let is_direct = self.routes.relays(peer).is_some_and(<[_]>::is_empty);
         let sleeve = Method {
@@ -124,54 +127,6 @@ impl Node {
         choice.history().map(change).collect()
     }
 
-    /// Why no better way is taken, and what would help.
-    fn better(&self, peer: PeerName, choice: &Selector, ways: &[PathChoice], now: Time) -> Vec<String> {
-        let mut words = Vec::new();
-        let in_use = choice.chosen().and_then(|relays| Some((relays, self.routes.in_use(relays, peer)?)));
-        if let (Some((relays, in_use)), Some(best)) = (in_use, ways.first())
-            && best.relays != relays
-        {
-            let (best_cost, cost, wanted) = (Duration::from_micros(best.cost), in_use.cost, in_use.gain_wanted());
-            words.push(format!(
-                "{} costs {best_cost:.1?} instead of {cost:.1?}: it is taken when it has been better by {wanted:.1?} for {} s",
-                self.words(Some(&best.relays)),
-                choice.lasts(cost, now).as_secs_f32()
-            ));
-        }
-        if choice.chosen().is_none() && ways.is_empty() && self.routes.is_only_by_unwilling(peer) {
-            words.push("a relay: those between pass on no frames (`--no-relay`)".to_owned());
-        }
-        let link = self.links.link(peer);
-        match (link, choice.chosen()) {
-            (Some(link), chosen) if chosen != Some(&[]) => match &link.direct {
-                None => {
-                    words.push("a control connection would let a direct path be looked for: `weft connect`".to_owned())
-                }
-                Some(direct) if direct.address().is_none() => {
-                    words.push(format!(
-                        "a direct path: {}",
-                        silent(direct.candidates().collect(), link.keys.is_established())
-                    ));
-                }
-                Some(_) => {
-                    let quality = link.own.map(|own| own.quality).unwrap_or_default();
-                    words.push(format!(
-                        "a direct path that were better: it has rtt {:.1?}, jitter {:.1?}, loss {:.1} %",
-                        quality.rtt,
-                        quality.jitter,
-                        quality.loss * 100.0
-                    ));
-                }
-            },
-            (Some(link), Some([])) if !link.fast.carries() => {
-                let obstacle = link.fast.obstacle(&self.links.fast, now).filter(|why| !why.is_empty());
-                words.extend(obstacle.map(|why| format!("fastdp instead of the sleeve: {why}")));
-            }
-            (Some(_) | None, _) => {}
-        }
-        words
-    }
-
     /// A path in words.
     fn words(&self, relays: Option<&[PeerName]>) -> String {
         match relays {
@@ -196,15 +151,4 @@ fn state(is_up: bool, is_used: bool) -> String {
         (false, _) => "down",
     }
     .to_owned()
-}
-
-/// Why there is no direct path by the sleeve, and where it is looked for.
-fn silent(candidates: Vec<SocketAddr>, has_session: bool) -> String {
-    let at: Vec<_> =
-        candidates.iter().map(|to| SocketAddr::new(underlay_address(*to), to.port()).to_string()).collect();
-    let what = if has_session { "no answer over UDP" } else { "the handshake over UDP is not answered" };
-    if at.is_empty() {
-        return "it is not known where the other host is".to_owned();
-    }
-    format!("{what} at {}; is a firewall in the way?", at.join(", "))
 }

@@ -80,6 +80,8 @@ pub(super) struct Link {
     planned: Option<PlannedPeer>,
     pub(super) rekeys: u64,
     wanted: bool,
+    /// Where the peer may be, who cannot be dialled: looked at when frames are wanted.
+    elsewhere: Vec<SocketAddr>,
     stamp: Option<Stamp>,
     relays: Option<Vec<PeerName>>,
     confirm_at: Time,
@@ -220,7 +222,24 @@ impl Links {
     pub(super) fn want(&mut self, peer: PeerName, now: Time) {
         if let Some(link) = self.links.get_mut(&peer) {
             link.wanted = true;
+            self.look_elsewhere(peer, now);
             self.touch(peer, now);
+        }
+    }
+
+    /// A peer cannot be dialled, and may be at these addresses: a direct path to it is looked for as soon as frames go there, which both
+    /// ends see. To look for all peers that cannot be dialled would be too much in a large mesh.
+    pub(super) fn set_elsewhere(&mut self, peer: PeerName, candidates: Vec<SocketAddr>, now: Time) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.elsewhere = candidates;
+            self.look_elsewhere(peer, now);
+        }
+    }
+
+    fn look_elsewhere(&mut self, peer: PeerName, now: Time) {
+        if let Some(link) = self.links.get_mut(&peer).filter(|link| link.wanted && !link.elsewhere.is_empty()) {
+            let candidates = std::mem::take(&mut link.elsewhere);
+            self.allow_direct(peer, candidates, now);
         }
     }
 
@@ -369,6 +388,7 @@ impl Links {
         }
         self.outputs.push_back(Output::Datagram { to: peer, route, bytes: reply });
         self.changes.push_back((peer, LinkChange::Keys));
+        self.look_elsewhere(peer, now);
         self.touch(peer, now);
         Ok(())
     }
@@ -563,6 +583,7 @@ impl Link {
             planned: None,
             rekeys: 0,
             wanted: false,
+            elsewhere: Vec::new(),
             stamp: None,
             relays: None,
             confirm_at: Time::ZERO,

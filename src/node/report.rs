@@ -178,7 +178,7 @@ impl Node {
         let direct = link.and_then(|link| link.direct.as_ref());
         let is_direct = relays.as_ref().is_some_and(Vec::is_empty);
         let rtt = if is_direct { direct.and_then(|direct| direct.rtt()) } else { self.routes.path_rtt(name) };
-        let mtu = relays.as_ref().and_then(|relays| Some(inner_mtu(self.payload_max(name)?, relays.len())));
+        let mtu = relays.as_ref().and_then(|relays| self.path_mtu(name, relays));
         // Why the fast datapath was left says more than why the sleeve had been there already.
         let left = link.map(|link| &link.fast).filter(|fast| !fast.reason().is_empty() && fast.since() > choice.since);
         let (changed, reason) =
@@ -200,6 +200,11 @@ impl Node {
             since: self.unix(changed),
             reason: reason.to_owned(),
         })
+    }
+
+    /// The largest packet that passes the sleeve's path by these relays, the one in use.
+    pub(super) fn path_mtu(&self, peer: PeerName, relays: &[PeerName]) -> Option<u32> {
+        Some(inner_mtu(self.payload_max(peer)?, relays.len()))
     }
 
     /// Wall-clock time in Unix seconds.

@@ -7,6 +7,7 @@ use std::{
 
 use super::selector::{InUse, Offer, Selector};
 use crate::{
+    api::allocation::PeerLabel,
     id::PeerName,
     time::Time,
     topology::{
@@ -184,9 +185,13 @@ impl Routes {
                 offer = Some(Offer { relays: Vec::new(), cost: LAST_RESORT });
             }
             let relays = selector.chosen().map(<[_]>::to_vec);
+            let label = |name| {
+                let nickname = topology.get(name, &()).map(|record| record.nickname.clone());
+                PeerLabel { name, nickname }.to_string()
+            };
             let broke = || match record.leaving {
                 true => "it stopped".to_owned(),
-                false => why_broken(relays.as_deref(), peer, &own_link, |relay| graph.relaying(relay)),
+                false => why_broken(relays.as_deref(), peer, &own_link, &graph, label),
             };
             let ails = || {
                 let measured = relays.as_ref().and_then(|relays| Measured::of(&graph.links(relays, peer)?));
@@ -264,17 +269,18 @@ fn why_broken(
     relays: Option<&[PeerName]>,
     peer: PeerName,
     own_link: impl Fn(PeerName) -> OwnLink,
-    relaying: impl Fn(PeerName) -> Option<Relaying>,
+    graph: &Graph,
+    label: impl Fn(PeerName) -> String,
 ) -> String {
     let is_down = |peer| own_link(peer).is_down;
-    if let Some(off) = relays.into_iter().flatten().find(|relay| relaying(**relay) == Some(Relaying::Off)) {
-        return format!("relay {off} passes on no frames any more");
+    if let Some(off) = relays.into_iter().flatten().find(|relay| graph.relaying(**relay) == Some(Relaying::Off)) {
+        return format!("relay {} passes on no frames any more", label(*off));
     }
     match relays {
         Some([]) if is_down(peer) => "no answer over UDP".to_owned(),
         Some([]) => "the other side reports the direct path down".to_owned(),
-        Some([first, ..]) if is_down(*first) => format!("relay {first}: no answer over UDP"),
-        Some([first, ..]) => format!("a link of the path by relay {first} is down"),
+        Some([first, ..]) if is_down(*first) => format!("relay {}: no answer over UDP", label(*first)),
+        Some([first, ..]) => format!("a link of the path by relay {} is down", label(*first)),
         None => String::new(),
     }
 }

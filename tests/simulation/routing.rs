@@ -5,7 +5,7 @@ use std::time::Duration;
 use weft::{
     api::{Path, text},
     node::input::Input,
-    sim::{HostId, Simulation, Way},
+    sim::{HostId, Nat, Simulation, Way},
 };
 
 use super::{MILLISECOND, Mesh, SECOND, everybody, frame, station};
@@ -366,4 +366,19 @@ fn where_nothing_is_sent_loss_changes_no_path() {
     let before = changes(&mesh.sim, &all);
     mesh.sim.run(80 * SECOND);
     assert_eq!(changes(&mesh.sim, &all), before);
+}
+
+#[test]
+fn two_that_cannot_dial_each_other_behind_nats_find_a_direct_path() {
+    let mut mesh = Mesh::new(3, |_, _| (), |id| if id == 0 { vec![] } else { vec![0] });
+    mesh.sim.network.nats = [1, 2].map(|id| Nat::new([192, 0, 2, id as u8].into(), [id])).into();
+    mesh.attach_all();
+    mesh.settle(&[0, 1, 2], 10 * SECOND);
+    mesh.sim.run(30 * SECOND);
+    let is_direct = |mesh: &Mesh| path(mesh, 1, 2).path == "direct" && path(mesh, 2, 1).path == "direct";
+    assert!(is_relayed(&mesh, [1, 2]), "nothing is looked for before frames are sent");
+    let (met, gap) = talk(&mut mesh, [1, 2], 30 * SECOND, is_direct);
+    assert!(is_direct(&mesh), "{:#?}", mesh.sim.explain(1, mesh.name(2)));
+    assert!(met < 5 * SECOND && gap < SECOND / 2, "after {met:?}, {gap:?} without a frame");
+    assert_eq!(mesh.sim.report(1).connections.iter().filter(|it| it.method != "none").count(), 1, "no connection");
 }

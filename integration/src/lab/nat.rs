@@ -51,6 +51,22 @@ impl Gateway {
         self.namespace.run("nft").args(["-f", "-"]).input(script).checked().map(drop)
     }
 
+    /// Drops from now on what comes from outside and nobody inside asked for, as home routers do; without it the gateway's own refusal
+    /// has a translation made that is in the way of the host's. And with `scattered` ports it gives another port to each whom the host
+    /// talks to, so that nobody else finds the host there.
+    pub fn close(&self, scattered: bool) -> Result<()> {
+        let scatter = if scattered {
+            "flush chain inet nat post; add rule inet nat post oifname wan masquerade random"
+        } else {
+            ""
+        };
+        let script = format!(
+            "table inet nat {{\n  chain in {{\n    type filter hook input priority 0;\n    \
+             iifname \"wan\" ct state new meta l4proto {{ tcp, udp }} drop\n  }}\n}}\n{scatter}\n"
+        );
+        self.namespace.run("nft").args(["-f", "-"]).input(script).checked().map(drop)
+    }
+
     /// Its namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace

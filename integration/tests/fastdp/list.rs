@@ -74,4 +74,12 @@ pub(crate) const SUITES: &[Suite] = &[
         args: &["a_cut_may", "a_capture_sees", "nat_hides", "a_killed_router_comes", "--skip", "over_ipv6"],
         limit: Duration::from_secs(480),
     },
+    // What takes netem.
+    Suite {
+        name: "slow",
+        package: "weft-integration",
+        target: "lab",
+        args: &["became_slow"],
+        limit: Duration::from_secs(480),
+    },
 ];

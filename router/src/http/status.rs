@@ -13,13 +13,16 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
-use weft::api::{Report, text};
+use weft::api::{Connection, ConnectionState, Report, text};
 
 use super::{Api, answer::Failure};
 use crate::{control::Snapshot, metrics};
 
 /// A control task that does not answer for so long is not healthy.
 const HEALTHY_WITHIN: Duration = Duration::from_secs(1);
+
+/// Connections that failed which the answer to a question for a stranger names.
+const UNMET_MAX: usize = 4;
 
 /// Content type of `/metrics` (OpenMetrics 1.0).
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -118,15 +121,23 @@ pub(super) async fn explain(
     format: Format,
 ) -> Result<Response, Failure> {
     let shown: String = peer.chars().take(64).collect();
-    let explanation = api.control.explain_peer(peer).await?.ok_or_else(|| {
+    let Some(explanation) = api.control.explain_peer(peer).await? else {
         let error = format!(
-            "`{shown}` is neither the name of another peer nor the nickname of exactly one: see `weft status peers`"
+            "`{shown}` is neither the name of another peer nor the nickname of exactly one: see `weft status peers`{}",
+            unmet(&api.report().await?.connections)
         );
-        Failure::new(StatusCode::NOT_FOUND, error)
-    })?;
+        return Err(Failure::new(StatusCode::NOT_FOUND, error));
+    };
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
     let tables = || text::peer(&explanation, now).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
     Ok(format.answer(&explanation, tables))
+}
+
+/// Who could not be connected with, and why: who is asked for may be among them.
+fn unmet(connections: &[Connection]) -> String {
+    let failed = connections.iter().filter(|it| it.name.is_none() && it.state == ConnectionState::Failed);
+    let lines: Vec<String> = failed.take(UNMET_MAX).map(|it| format!("{} ({})", it.address, it.info)).collect();
+    if lines.is_empty() { String::new() } else { format!("; not connected with {}", lines.join(", ")) }
 }
 
 pub(super) async fn ipam(State(api): State<Api>, format: Format) -> Result<Response, Failure> {
