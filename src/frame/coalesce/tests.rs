@@ -159,6 +159,32 @@ fn nothing_overtakes_within_a_flow() {
     assert_eq!(segmented(&coalesced(&frames)), frames);
 }
 
+#[test]
+fn what_is_complete_waits_for_the_rest_and_goes_in_order() {
+    let mut frames = [transfer(false, 1000, 5, 10), transfer(true, 1001, 5, 10)].concat();
+    frames.extend(transfer(false, 1000, 5, 10));
+    let (mut coalescer, mut out) = (Coalescer::new(true), Vec::new());
+    for frame in &frames {
+        coalescer.push(frame, &mut |_, _| panic!("before the end of the batch"));
+    }
+    coalescer.flush(&mut |header, frame| out.push((header, frame.to_vec())));
+    assert_eq!((out.len(), segmented(&out)), (3, frames));
+}
+
+#[test]
+fn a_fragment_lets_go_only_what_it_may_belong_to() {
+    let (tcp, udp) = (transfer(false, 1000, 2, 10), sample::udp4(b"first"));
+    let mut fragment = sample::udp4(b"second");
+    fragment[20] |= 0x20;
+    let (mut coalescer, mut out) = (Coalescer::new(true), Vec::new());
+    for frame in [&tcp[0], &udp, &tcp[1], &fragment] {
+        coalescer.push(frame, &mut |_, frame| out.push(frame.to_vec()));
+    }
+    assert_eq!(out, [udp, fragment]);
+    coalescer.flush(&mut |_, frame| out.push(frame.to_vec()));
+    assert_eq!(out.len(), 3, "the transfer's two are joined");
+}
+
 #[derive(Clone, Debug)]
 struct Step {
     port: u16,
