@@ -24,6 +24,6 @@ perf record -q -g -e cpu-clock -c 500000 -o "$directory/routers.perf" -p "$route
 trap - EXIT
 wait $bench
 
-perf report -i "$directory/routers.perf" --no-children -g none --sort comm,symbol 2>/dev/null | grep -v '^#' | grep . | head -30
+perf report -i "$directory/routers.perf" --no-children -g none --sort comm,symbol 2>/dev/null | grep -v '^#' | grep . | sed -n 1,30p
 perf script -i "$directory/routers.perf" 2>/dev/null | inferno-collapse-perf --all | inferno-flamegraph >"$directory/routers.svg"
 echo "$directory/routers.svg"

@@ -153,7 +153,7 @@ fn damaged_frames_pass_as_they_are_and_in_order() {
 fn nothing_overtakes_within_a_flow() {
     let mut frames = transfer(false, 1000, 3, 1000);
     frames.insert(2, Tcp { id: 50, sequence: 77, ..Tcp::default() }.frame());
-    let mut fragment = sample::udp4(b"first");
+    let mut fragment = Tcp { payload: b"first", ..Tcp::default() }.frame();
     fragment[20] |= 0x20;
     frames.insert(1, fragment);
     assert_eq!(segmented(&coalesced(&frames)), frames);
