@@ -3,7 +3,8 @@
 //! The opposite of [`super::segment`]: `segment(coalesce(frames)) == frames`. Only frames that differ in nothing but
 //! what segmentation restores are joined: TCP segments with data and no flags but ACK (and PSH, which ends a
 //! super-frame), UDP datagrams of one size; sequence and IPv4 identification go on without a gap; all checksums are
-//! right. Frames of one flow leave in the order in which they came; all others pass at once as they are.
+//! right. Frames of one flow leave in the order in which they came; all others pass at once as they are. Also what is complete
+//! waits for the end of the batch: written one behind the other, super-frames wake their reader less often.
 //!
 //! Buffers are allocated once. A super-frame leaves with the pseudo-header's sum in its checksum field, as the kernel
 //! wants it (`CHECKSUM_PARTIAL`).
@@ -13,7 +14,7 @@ use std::net::IpAddr;
 use super::{
     checksum,
     ethernet::{self, Ethernet},
-    flow::Key,
+    flow::{Key, Trail},
     ip::{IPV4_LEN, IPV6_LEN, Ip},
     read, read_u16,
     segment::SIZE_MIN,
@@ -22,7 +23,7 @@ use super::{
     write, write_len,
 };
 
-/// Super-frames being filled at the same time: flows that one batch of a busy queue is likely to hold.
+/// Super-frames at the same time, complete ones included: flows that one batch of a busy queue is likely to hold.
 const SLOTS: usize = 8;
 /// Longest IP packet.
 const PACKET_MAX: usize = 65535;
@@ -48,34 +49,33 @@ impl Coalescer {
     /// Takes one frame. What is ready, this frame perhaps among it, goes to `sink`.
     pub fn push(&mut self, frame: &[u8], sink: &mut impl FnMut(Header, &[u8])) {
         let Some(candidate) = Candidate::parse(frame).filter(|c| c.kind == Kind::Tcp || self.joins_udp) else {
-            self.flush_flow(Key::of(frame), sink);
+            let trail = Trail::of(frame);
+            self.flush_those(|key| trail.may_be(&Trail::Flow(*key)), sink);
             return sink(Header::default(), frame);
         };
-        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.holds(&candidate.key)) {
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.is_filling(&candidate.key)) {
             if slot.follows(&candidate, frame) {
-                return slot.append(&candidate, frame, sink);
+                return slot.append(&candidate, frame);
             }
-            slot.flush(sink);
-            return slot.begin(candidate, frame, self.begun, sink);
+            slot.close();
         }
         self.begun += 1;
         // Empty slots count as the oldest of all.
         if let Some(slot) = self.slots.iter_mut().min_by_key(|slot| slot.age()) {
             slot.flush(sink);
-            slot.begin(candidate, frame, self.begun, sink);
+            slot.begin(candidate, frame, self.begun);
         }
     }
 
-    /// Hands over all that is left; to be called at the end of each batch.
+    /// Hands over all that is left, in the order in which it was begun; to be called at the end of each batch.
     pub fn flush(&mut self, sink: &mut impl FnMut(Header, &[u8])) {
-        for slot in &mut self.slots {
-            slot.flush(sink);
-        }
+        self.flush_those(|_| true, sink);
     }
 
-    /// Lets nothing of the flow wait any longer; of all flows when it is not known (a fragment may belong to any).
-    fn flush_flow(&mut self, key: Option<Key>, sink: &mut impl FnMut(Header, &[u8])) {
-        for slot in self.slots.iter_mut().filter(|slot| key.is_none_or(|key| slot.holds(&key))) {
+    /// Hands over what `may` go first of these flows, the oldest first.
+    fn flush_those(&mut self, may: impl Fn(&Key) -> bool, sink: &mut impl FnMut(Header, &[u8])) {
+        let is_due = |slot: &&mut Slot| slot.filling.as_ref().is_some_and(|filling| may(&filling.first.key));
+        while let Some(slot) = self.slots.iter_mut().filter(is_due).min_by_key(|slot| slot.age()) {
             slot.flush(sink);
         }
     }
@@ -94,7 +94,10 @@ struct Filling {
     /// The first frame in it.
     first: Candidate,
     count: usize,
+    /// Number in the order in which all were begun.
     age: u64,
+    /// Whether nothing more is to be joined.
+    is_closed: bool,
 }
 
 /// A frame that could be part of a super-frame.
@@ -142,8 +145,14 @@ impl Slot {
         Self { bytes: Vec::with_capacity(ethernet::HEADER_MAX + PACKET_MAX), filling: None }
     }
 
-    fn holds(&self, key: &Key) -> bool {
-        self.filling.as_ref().is_some_and(|filling| filling.first.key == *key)
+    fn is_filling(&self, key: &Key) -> bool {
+        self.filling.as_ref().is_some_and(|filling| !filling.is_closed && filling.first.key == *key)
+    }
+
+    fn close(&mut self) {
+        if let Some(filling) = &mut self.filling {
+            filling.is_closed = true;
+        }
     }
 
     fn age(&self) -> u64 {
@@ -162,27 +171,21 @@ impl Slot {
             && is_next(&self.bytes, frame, first, *count)
     }
 
-    fn begin(&mut self, first: Candidate, frame: &[u8], age: u64, sink: &mut impl FnMut(Header, &[u8])) {
+    fn begin(&mut self, first: Candidate, frame: &[u8], age: u64) {
         self.bytes.clear();
         self.bytes.extend_from_slice(frame);
-        self.filling = Some(Filling { first, count: 1, age });
-        if first.is_last {
-            self.flush(sink);
-        }
+        self.filling = Some(Filling { first, count: 1, age, is_closed: first.is_last });
     }
 
-    fn append(&mut self, candidate: &Candidate, frame: &[u8], sink: &mut impl FnMut(Header, &[u8])) {
+    fn append(&mut self, candidate: &Candidate, frame: &[u8]) {
         let Some(filling) = &mut self.filling else { return };
         filling.count += 1;
         self.bytes.extend_from_slice(frame.get(candidate.headers..).unwrap_or_default());
-        let is_full = candidate.payload < filling.first.payload;
         if candidate.is_last {
             let at = filling.first.ip.upper + FLAGS_AT;
             write(&mut self.bytes, at, [ACK | PSH]);
         }
-        if is_full || candidate.is_last {
-            self.flush(sink);
-        }
+        filling.is_closed = candidate.is_last || candidate.payload < filling.first.payload;
     }
 
     fn flush(&mut self, sink: &mut impl FnMut(Header, &[u8])) {

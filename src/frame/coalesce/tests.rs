@@ -153,10 +153,36 @@ fn damaged_frames_pass_as_they_are_and_in_order() {
 fn nothing_overtakes_within_a_flow() {
     let mut frames = transfer(false, 1000, 3, 1000);
     frames.insert(2, Tcp { id: 50, sequence: 77, ..Tcp::default() }.frame());
-    let mut fragment = sample::udp4(b"first");
+    let mut fragment = Tcp { payload: b"first", ..Tcp::default() }.frame();
     fragment[20] |= 0x20;
     frames.insert(1, fragment);
     assert_eq!(segmented(&coalesced(&frames)), frames);
+}
+
+#[test]
+fn what_is_complete_waits_for_the_rest_and_goes_in_order() {
+    let mut frames = [transfer(false, 1000, 5, 10), transfer(true, 1001, 5, 10)].concat();
+    frames.extend(transfer(false, 1000, 5, 10));
+    let (mut coalescer, mut out) = (Coalescer::new(true), Vec::new());
+    for frame in &frames {
+        coalescer.push(frame, &mut |_, _| panic!("before the end of the batch"));
+    }
+    coalescer.flush(&mut |header, frame| out.push((header, frame.to_vec())));
+    assert_eq!((out.len(), segmented(&out)), (3, frames));
+}
+
+#[test]
+fn a_fragment_lets_go_only_what_it_may_belong_to() {
+    let (tcp, udp) = (transfer(false, 1000, 2, 10), sample::udp4(b"first"));
+    let mut fragment = sample::udp4(b"second");
+    fragment[20] |= 0x20;
+    let (mut coalescer, mut out) = (Coalescer::new(true), Vec::new());
+    for frame in [&tcp[0], &udp, &tcp[1], &fragment] {
+        coalescer.push(frame, &mut |_, frame| out.push(frame.to_vec()));
+    }
+    assert_eq!(out, [udp, fragment]);
+    coalescer.flush(&mut |_, frame| out.push(frame.to_vec()));
+    assert_eq!(out.len(), 3, "the transfer's two are joined");
 }
 
 #[derive(Clone, Debug)]
