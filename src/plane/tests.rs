@@ -2,6 +2,7 @@
 
 mod hostile;
 mod sizes;
+mod transit;
 mod ways;
 
 use std::{
