@@ -16,6 +16,7 @@ mod fastdp {
     pub(crate) mod list;
     pub(crate) mod many;
     pub(crate) mod mtu;
+    pub(crate) mod plain;
     pub(crate) mod rekey;
     pub(crate) mod replaced;
     pub(crate) mod trials;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weft_integration::scenario::{Scenario, backend::Backend, suite::Suite};
 
-use super::{block, capture, connect, many, mtu, rekey, replaced, upgrade};
+use super::{block, capture, connect, many, mtu, plain, rekey, replaced, upgrade};
 
 type Except = &'static [(Backend, &'static str)];
 
@@ -16,6 +16,7 @@ const WITH_ITS_ROUTER: &str = "the sleeve ends with its router";
 const IN_CLEAR: &str = "in clear by its nature";
 
 const TAKES_LONG: &str = "ten thousand of anything are too many for a guest";
+const TAKES_MEGABYTES: &str = "a hundred megabytes, packet by packet, are too many for a guest";
 const LIKE_FASTDP: &str = "the sleeve reads stations where it sends: nothing is programmed";
 
 const NONE: Except = &[];
@@ -32,6 +33,8 @@ const VXLAN_ONLY: Except = &[
     (Backend::Ovs, TAKES_LONG),
     (Backend::OvsEsp, TAKES_LONG),
 ];
+const NATIVE: Except =
+    &[(Backend::VxlanEsp, TAKES_MEGABYTES), (Backend::Ovs, TAKES_MEGABYTES), (Backend::OvsEsp, TAKES_MEGABYTES)];
 const NO_SLEEVE_AS_IT_ENDS: Except = &[(Backend::Sleeve, WITH_ITS_ROUTER)];
 
 /// All scenarios, with what they cost in a guest in seconds.
@@ -50,6 +53,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("mtu::becomes_narrow", mtu::becomes_narrow, 30, NONE),
     Scenario::new("mtu::jumbo", mtu::jumbo, 15, NO_OVS),
     Scenario::new("mtu::told_wrong", mtu::told_wrong, 15, NO_OVS_NOR_VXLAN_ESP),
+    Scenario::new("plain::without_offloads", plain::without_offloads, 60, NATIVE),
     Scenario::new("upgrade::loses_nothing", upgrade::loses_nothing, 40, NO_SLEEVE_AS_IT_ENDS),
     Scenario::new("rekey::loses_nothing", rekey::loses_nothing, 80, NO_CLEAR),
     Scenario::new("many::stations_of_one_peer", many::stations_of_one_peer, 60, VXLAN_ONLY),
