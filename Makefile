@@ -123,8 +123,9 @@ kubernetes-trial: root cni-deps engine-deps release ## Try docs/kubernetes.md on
 bench: root release ## Measure Weft beside raw veth and kernel VXLAN (BENCH_SECONDS, BENCH_ROUNDS, BENCH_UNDERLAY, BENCH_ONLY, BENCH_LOADS, BENCH_OUT)
 	cargo bench -p weft-integration --bench throughput
 
-profile: root release ## Record where routers spend their time while TCP crosses the sleeve: target/profile (BENCH_SECONDS)
+profile: root release ## Record where routers spend their time while TCP crosses the sleeve: target/profile (BENCH_SECONDS, BENCH_ONLY, BENCH_UNDERLAY)
 	@command -v perf >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends linux-perf >/dev/null
+	@command -v inferno-flamegraph >/dev/null || cargo install --quiet --locked inferno
 	integration/profile.sh "$$CARGO_TARGET_DIR/profile"
 
 bench-uml: export BENCH_UML = 1
