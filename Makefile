@@ -116,6 +116,9 @@ test: root uml-deps cni-deps engine-deps build ## Run all tests: unit, property,
 	"$$CARGO_TARGET_DIR/debug/table" || true; \
 	exit $$status
 
+sim-large: deps ## Simulate a mesh of WEFT_SCALE hosts (200): when it is whole, connections, traffic, memory
+	WEFT_SCALE=$${WEFT_SCALE:-200} cargo test -p weft --all-features --test simulation -- --exact --nocapture scale::a_large_mesh_is_soon_whole_by_few_connections
+
 kubernetes-trial: root cni-deps engine-deps release ## Try docs/kubernetes.md on a cluster of the programs in KUBERNETES (integration/kubernetes/README.md)
 	$(call install_optional,$(CLUSTER_TOOLS),PARTS OF THE CLUSTER)
 	integration/kubernetes/trial.sh "$(KUBERNETES)"

@@ -40,7 +40,7 @@ use plan::Planner;
 use routes::{OwnLink, Routes};
 
 use crate::{
-    connect::{EndKind, Maker, MakerConfig},
+    connect::{EndKind, Maker, MakerConfig, mesh::View},
     control::{preface::Versions, refusal::RefusalCode, session::ControlConfig},
     crypto::{identity::Identity, session::Cipher},
     entropy::Entropy,
@@ -187,6 +187,22 @@ impl Node {
         self.exchange.topology().origins().count()
     }
 
+    /// How many peers there is a path to.
+    pub fn peers_reached(&self) -> usize {
+        self.routes.reached()
+    }
+
+    /// Peers with a control connection.
+    pub fn neighbours(&self) -> impl Iterator<Item = PeerName> {
+        self.connections.up().map(|(.., peer)| peer.name)
+    }
+
+    /// Whether `one` told that frames go straight to `other`.
+    pub fn hears_of_link(&self, one: PeerName, other: PeerName) -> bool {
+        let link = self.exchange.topology().get(one, &()).and_then(|record| record.link(other));
+        link.is_some_and(|link| link.data.is_some())
+    }
+
     /// Takes one input.
     pub fn handle(&mut self, input: Input, now: Time) {
         if self.left {
@@ -197,7 +213,7 @@ impl Node {
             Input::Accepted { conn, remote } => self.connections.accepted(conn, remote, now),
             Input::Connected { conn, remote } => self.connections.connected(conn, remote, now),
             Input::Received { conn, bytes } => {
-                let admits = |conn, peer| self.maker.admits(conn, !self.routes.is_reachable(peer));
+                let admits = |conn, peer| self.maker.admits(conn, !self.routes.leads_to(peer, now));
                 self.connections.received(conn, &bytes, admits, now);
             }
             Input::Closed { conn, reason } => self.connections.closed(conn, &reason),
@@ -215,8 +231,9 @@ impl Node {
                 let result = self.names.request(self.name, &mut self.exchange, request);
                 self.outputs.push_back(Output::NamesAnswer(result));
             }
-            Input::Busy { peers } => self.links.busy(&peers, now),
+            Input::Busy { peers, onward } => self.links.busy(&peers, &onward, now),
             Input::SessionWanted { peer } => self.links.want(peer, now),
+            Input::StraightWanted { peer } => self.seek(peer, now),
             Input::SessionWorn { index } => self.links.worn(index, now),
             Input::FastDatapath(ability) => self.links.set_ability(ability, now),
             Input::ContainerMtu(mtu) => {
@@ -259,6 +276,7 @@ impl Node {
             self.connections.deadline(),
             self.links.deadline(),
             self.maker.deadline(),
+            self.maker.review_due(),
             self.exchange.deadline(),
             self.table.deadline(),
             self.names.deadline(),
@@ -289,6 +307,7 @@ impl Node {
             self.exchange_changes(now);
             let changed = self.update_routes(now);
             self.allocate(now);
+            self.review_connections(now);
             self.dial(now);
             self.send_messages();
             if !changed && self.connections.is_quiet() && self.links.is_quiet() {
@@ -320,6 +339,7 @@ impl Node {
         self.maker.connected(conn, name, now, &self.entropy);
         self.links.learn(name, public, uid, now);
         self.links.allow_direct(name, [likely], now);
+        self.links.set_neighbour(name, true, now);
         self.exchange.greet(conn, remote, now);
         self.advert.soon(now);
         self.outputs.push_back(Output::Event(Event::ConnectionEstablished { peer: name, remote }));
@@ -373,6 +393,10 @@ impl Node {
         }
         if let Some(peer) = ended.peer.filter(|_| ended.was_up) {
             self.links.hold(peer, now);
+            // In a small mesh every link is one of the mesh, while the peer is known.
+            if self.maker.is_large() || ended.end.kind == EndKind::Full {
+                self.links.set_neighbour(peer, false, now);
+            }
         }
         let event = Event::ConnectionEnded { peer: ended.peer, remote: ended.remote, reason: ended.end.reason };
         self.outputs.push_back(Output::Event(event));
@@ -391,9 +415,13 @@ impl Node {
                 }
                 LinkChange::Direct(Change::Up(address)) => {
                     self.links.displace(peer, address, now);
+                    self.routes.invalidate();
                     self.advert.soon(now);
                 }
-                LinkChange::Size => self.advert.soon(now),
+                LinkChange::Size => {
+                    self.routes.invalidate();
+                    self.advert.soon(now);
+                }
                 LinkChange::Cost => self.routes.invalidate(),
                 LinkChange::Told(Turn::Better) => self.advert.soon(now),
                 LinkChange::Told(Turn::Worse) => self.advert.at_once(now),
@@ -439,6 +467,7 @@ impl Node {
                 }
             }
         }
+        self.links.set_large(self.maker.is_large());
         for (origin, mac) in self.exchange.take_changed_stations() {
             let claim = self.exchange.claim(origin, mac).cloned();
             let changes = self.table.remote(origin, mac, claim, now);
@@ -449,6 +478,9 @@ impl Node {
     }
 
     fn update_routes(&mut self, now: Time) -> bool {
+        if self.routes.deadline().is_none_or(|due| due > now) {
+            return false;
+        }
         let links = &self.links;
         let own_link = |peer| {
             let link = links.link(peer);
@@ -460,9 +492,7 @@ impl Node {
             }
         };
         let reached = self.routes.reachable().clone();
-        let Some(outcome) = self.routes.update(self.name, self.exchange.topology(), own_link, now) else {
-            return false;
-        };
+        let outcome = self.routes.update(self.name, self.exchange.topology(), own_link, links.private(), now);
         self.links.steer(|peer| self.routes.steering(peer), now);
         let changed: Vec<PeerName> = reached.symmetric_difference(self.routes.reachable()).copied().collect();
         self.exchange.exhume_addresses(&changed);
@@ -525,6 +555,35 @@ impl Node {
         self.names.forget(peer, &mut self.exchange);
         if self.links.forget(peer, now) {
             self.outputs.push_back(Output::Event(Event::PeerGone { peer }));
+        }
+    }
+
+    /// Looks at whom to be connected with in a large mesh, and closes what is too much.
+    fn review_connections(&mut self, now: Time) {
+        if self.maker.review_due().is_none_or(|due| due > now) {
+            return;
+        }
+        let view = |peer| {
+            let record = self.exchange.topology().get(peer, &());
+            View {
+                distance: self.routes.path_rtt(peer),
+                degree: record.map_or(0, |record| record.links.iter().filter(|link| link.control).count()),
+                is_reached: self.routes.leads_to(peer, now),
+            }
+        };
+        let keeps = |without: &_| self.routes.reaches_without(without);
+        for conn in self.maker.review(view, keeps, now, &self.entropy) {
+            let reason = "not needed: the peer is reached through others (--conn-limit)";
+            self.connections.refuse(conn, RefusalCode::ConnectionLimit, EndKind::Full, reason);
+        }
+    }
+
+    /// Looks for a straight way to a peer, unless it is only to be connected with whom we were told to.
+    fn seek(&mut self, peer: PeerName, now: Time) {
+        if self.config.discovery
+            && let Some(record) = self.exchange.topology().get(peer, &()).filter(|record| !record.leaving)
+        {
+            self.links.seek(peer, record.addresses.iter().copied(), now);
         }
     }
 

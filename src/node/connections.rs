@@ -310,7 +310,7 @@ impl Connections {
             Some((old, direction, _)) => self.settle(conn, peer, old, direction, now),
             None if !is_admitted => {
                 let reason = "connection limit reached here (--conn-limit)";
-                self.refuse(conn, RefusalCode::ConnectionLimit, EndKind::Refused, reason);
+                self.refuse(conn, RefusalCode::ConnectionLimit, EndKind::Full, reason);
             }
             None => self.come_up_when_wanted(conn, peer, now),
         }
@@ -465,6 +465,7 @@ fn kind_of(refusal: &Refusal) -> EndKind {
     let by_peer = if let Refusal::RefusedByPeer(code) = refusal { Some(*code) } else { None };
     match by_peer.or(refusal.code()) {
         Some(RefusalCode::Self_) => EndKind::Own,
+        Some(RefusalCode::ConnectionLimit) => EndKind::Full,
         Some(RefusalCode::ClonedIdentity) if by_peer.is_none() => EndKind::Own,
         Some(
             RefusalCode::AlreadyConnected | RefusalCode::ShuttingDown | RefusalCode::Malformed | RefusalCode::TooLarge,
@@ -476,7 +477,6 @@ fn kind_of(refusal: &Refusal) -> EndKind {
             | RefusalCode::ClonedIdentity
             | RefusalCode::SecretMissing
             | RefusalCode::SecretUnexpected
-            | RefusalCode::ConnectionLimit
             | RefusalCode::Other(_),
         ) => EndKind::Refused,
         None => EndKind::Broken,

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     cost::Cost,
-    record::{Detail, PeerRecord},
+    record::{Detail, LinkRecord, PeerRecord},
 };
 use crate::{id::PeerName, wire::RELAYS_MAX};
 
@@ -101,15 +101,39 @@ impl Graph {
         graph
     }
 
+    /// Takes links of ours that only we and the other end know of, which tells nobody either.
+    pub fn add_private(&mut self, links: impl IntoIterator<Item = LinkRecord>) {
+        let Some(edges) = self.own.and_then(|own| self.data.get_mut(own)) else { return };
+        for link in links {
+            let peer = self.names.binary_search(&link.peer).ok();
+            let Some((peer, cost)) = peer.zip(link.data.map(Cost::micros)) else { continue };
+            let edge = Edge { peer, cost, payload_max: link.payload_max, detail: link.detail };
+            match edges.binary_search_by_key(&peer, |edge| edge.peer) {
+                Ok(at) => edges.splice(at..=at, [edge]).for_each(drop),
+                Err(at) => edges.insert(at, edge),
+            }
+        }
+    }
+
     /// Peers that gossip reaches from us by control connections, ourselves included.
     pub fn reachable(&self) -> BTreeSet<PeerName> {
-        let mut seen: BTreeSet<usize> = self.own.into_iter().collect();
-        let mut open: Vec<usize> = seen.iter().copied().collect();
+        self.reachable_without(&BTreeSet::new())
+    }
+
+    /// Those that it would still reach if our connections with `neighbours` ended.
+    pub fn reachable_without(&self, neighbours: &BTreeSet<PeerName>) -> BTreeSet<PeerName> {
+        let Some(own) = self.own else { return BTreeSet::new() };
+        let cut: Vec<usize> = neighbours.iter().filter_map(|peer| self.names.binary_search(peer).ok()).collect();
+        let mut is_seen = vec![false; self.names.len()];
+        let mut open = vec![own];
         while let Some(peer) = open.pop() {
-            let links = self.control.get(peer).into_iter().flatten().copied();
-            open.extend(links.filter(|next| seen.insert(*next)));
+            if is_seen.get_mut(peer).is_none_or(|seen| std::mem::replace(seen, true)) {
+                continue;
+            }
+            let is_cut = |next: &usize| (peer == own && cut.contains(next)) || (*next == own && cut.contains(&peer));
+            open.extend(self.control.get(peer).into_iter().flatten().copied().filter(|next| !is_cut(next)));
         }
-        seen.into_iter().filter_map(|peer| self.names.get(peer).copied()).collect()
+        self.names.iter().zip(is_seen).filter(|(_, seen)| *seen).map(|(name, _)| *name).collect()
     }
 
     /// The best path to each peer that frames can get to.
@@ -147,6 +171,12 @@ impl Graph {
     /// What each link of a path costs in microseconds, and of what that is made; None if it is no path any more.
     pub fn links(&self, relays: &[PeerName], peer: PeerName) -> Option<Vec<(u64, Option<Detail>)>> {
         Some(self.edges(relays, peer)?.iter().map(|edge| (edge.cost, edge.detail)).collect())
+    }
+
+    /// Whether frames can go straight to `peer` from anybody.
+    pub fn has_links(&self, peer: PeerName) -> bool {
+        let edges = self.names.binary_search(&peer).ok().and_then(|peer| self.data.get(peer));
+        edges.is_some_and(|edges| !edges.is_empty())
     }
 
     /// Whether frames can go straight to `peer`.
