@@ -21,7 +21,7 @@
 //! | dialled because gossip told of the peer    | the limit                       |
 //! | accepted from a peer that gossip reaches   | the limit                       |
 //! | of the two, with a stranger                | the limit and a quarter         |
-//! | accepted as a guest, see [`mesh`]          | the limit and 128 more           |
+//! | accepted as a guest, see [`mesh`]          | the limit and 512 more           |
 //! | dialled as a target: somebody wants it     | no bound, one for each target   |
 //!
 //! A stranger is a peer that gossip does not reach: that is how the halves of a parted network find each other when all

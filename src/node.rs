@@ -30,8 +30,8 @@ use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use addresses::Addresses;
 use advert::Advert;
-use connections::{ConnectionEvent, Connections, Ended};
-use exchange::Exchange;
+use connections::{ConnectionEvent, Connections, Ended, Peer};
+use exchange::{Exchange, To};
 use input::{Input, Target};
 use links::{LinkChange, Links};
 use names::Names;
@@ -41,7 +41,11 @@ use routes::{OwnLink, Routes};
 
 use crate::{
     connect::{EndKind, Maker, MakerConfig, mesh::View},
-    control::{preface::Versions, refusal::RefusalCode, session::ControlConfig},
+    control::{
+        preface::{ANNOUNCEMENTS, Versions},
+        refusal::RefusalCode,
+        session::ControlConfig,
+    },
     crypto::{identity::Identity, session::Cipher},
     entropy::Entropy,
     fastdp::Ability,
@@ -57,9 +61,10 @@ use crate::{
 
 /// Snapshots of a changing mesh are not published more often than this; after a quiet time, at once.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(5);
-/// Nor more often than this for each station: to write a snapshot and a plan takes about a microsecond for each, and most of the
-/// time shall be for what changes them.
+/// Nor more often than this for each station and each peer: to write a snapshot and a plan takes about a microsecond for each, and
+/// most of the time shall be for what changes them. When a large mesh starts, something changes all the time.
 const PUBLISH_PER_STATION: Duration = Duration::from_micros(10);
+const PUBLISH_PER_PEER: Duration = Duration::from_micros(100);
 
 /// What a node is, for its whole life.
 #[derive(Clone, Debug)]
@@ -137,7 +142,7 @@ impl Node {
             network: config.network.clone(),
             uid: config.uid,
             versions: Versions::SPOKEN,
-            capabilities: 0,
+            capabilities: ANNOUNCEMENTS,
             hello: hello.encode(),
         };
         let link =
@@ -256,7 +261,7 @@ impl Node {
             Input::Forget { targets } => self.forget_targets(&targets),
             Input::Addresses { id, request } => self.addresses.request(id, request, now),
             Input::Kept { number, error } => self.addresses.kept(number, error),
-            Input::Leave => self.leave(),
+            Input::Leave => self.leave(now),
         }
         self.settle(now);
     }
@@ -309,7 +314,7 @@ impl Node {
             self.allocate(now);
             self.review_connections(now);
             self.dial(now);
-            self.send_messages();
+            self.send_messages(now);
             if !changed && self.connections.is_quiet() && self.links.is_quiet() {
                 break;
             }
@@ -367,6 +372,10 @@ impl Node {
                 let result = self.exchange.delta(conn, channel, &delta, now);
                 self.refused_gossip(peer, channel, result);
             }
+            ControlMessage::Announcement { channel, known } => {
+                let result = self.exchange.announced(conn, channel, &known, now);
+                self.refused_gossip(peer, channel, result);
+            }
             ControlMessage::Leave => {
                 self.connections.refuse(conn, RefusalCode::ShuttingDown, EndKind::Broken, "the peer stopped");
             }
@@ -389,7 +398,12 @@ impl Node {
             if let Some(peer) = ended.peer {
                 self.advert.forget(peer);
             }
-            self.advert.at_once(now);
+            // What is closed as not needed is missed by nobody.
+            if ended.end.kind == EndKind::Full {
+                self.advert.soon(now);
+            } else {
+                self.advert.at_once(now);
+            }
         }
         if let Some(peer) = ended.peer.filter(|_| ended.was_up) {
             self.links.hold(peer, now);
@@ -404,7 +418,7 @@ impl Node {
 
     fn link_changes(&mut self, now: Time) {
         while let Some((peer, change)) = self.links.poll_change() {
-            self.unpublished = true;
+            self.unpublished |= !matches!(change, LinkChange::Cost | LinkChange::Told(_));
             match change {
                 LinkChange::Keys => {
                     self.is_urgent |= self.links.link(peer).is_some_and(|link| link.keys.is_established());
@@ -493,6 +507,7 @@ impl Node {
         };
         let reached = self.routes.reachable().clone();
         let outcome = self.routes.update(self.name, self.exchange.topology(), own_link, links.private(), now);
+        self.exchange.set_tree(self.maker.is_large().then(|| self.routes.tree().clone()));
         self.links.steer(|peer| self.routes.steering(peer), now);
         let changed: Vec<PeerName> = reached.symmetric_difference(self.routes.reachable()).copied().collect();
         self.exchange.exhume_addresses(&changed);
@@ -578,9 +593,10 @@ impl Node {
         }
     }
 
-    /// Looks for a straight way to a peer, unless it is only to be connected with whom we were told to.
+    /// Looks for a straight way to a peer of a large mesh, unless we are only to be connected with whom we were told to.
     fn seek(&mut self, peer: PeerName, now: Time) {
         if self.config.discovery
+            && self.maker.is_large()
             && let Some(record) = self.exchange.topology().get(peer, &()).filter(|record| !record.leaving)
         {
             self.links.seek(peer, record.addresses.iter().copied(), now);
@@ -595,20 +611,22 @@ impl Node {
     }
 
     /// Hands what the exchange has to say to the connections.
-    fn send_messages(&mut self) {
+    fn send_messages(&mut self, now: Time) {
         while let Some((to, message)) = self.exchange.poll_message() {
-            match to {
-                exchange::To::One(conn) => {
-                    self.connections.send(conn, &message);
-                }
-                exchange::To::AllBut(except) => {
-                    let others: Vec<ConnId> = self.connections.up().map(|(conn, ..)| conn).collect();
-                    for conn in others.into_iter().filter(|conn| Some(*conn) != except) {
-                        self.connections.send(conn, &message);
-                    }
-                }
+            let exchange = &self.exchange;
+            let is_for = |conn: ConnId, peer: &Peer| match to {
+                To::One(one) => conn == one,
+                To::All => true,
+                To::Tree(except) => Some(conn) != except && exchange.is_in_tree(peer),
+            };
+            let conns: Vec<ConnId> =
+                self.connections.up().filter(|(conn, _, peer)| is_for(*conn, peer)).map(|(conn, ..)| conn).collect();
+            let bytes = message.encode();
+            for conn in conns {
+                self.connections.send_encoded(conn, &bytes);
             }
         }
+        self.exchange.plan_announcement(now);
     }
 
     fn publish(&mut self, now: Time) {
@@ -631,7 +649,9 @@ impl Node {
     }
 
     fn publish_interval(&self) -> Duration {
-        PUBLISH_INTERVAL.max(PUBLISH_PER_STATION * u32::try_from(self.table.len()).unwrap_or(u32::MAX))
+        let count = |len| u32::try_from(len).unwrap_or(u32::MAX);
+        let written = PUBLISH_PER_STATION * count(self.table.len()) + PUBLISH_PER_PEER * count(self.links.iter().len());
+        PUBLISH_INTERVAL.max(written)
     }
 
     fn connect(&mut self, targets: Vec<Target>, replace: bool, now: Time) {
@@ -653,10 +673,12 @@ impl Node {
     }
 
     /// Tells everybody and closes all connections.
-    fn leave(&mut self) {
+    fn leave(&mut self, now: Time) {
         self.advert.leaving = true;
+        // Whoever is beside the tree would be told later, and there is no later.
+        self.exchange.set_tree(None);
         self.exchange.set_record(self.advert.record(&self.config, &self.connections, &self.links));
-        self.send_messages();
+        self.send_messages(now);
         let all: Vec<ConnId> = self.connections.up().map(|(conn, ..)| conn).collect();
         for conn in all {
             self.connections.send(conn, &ControlMessage::Leave);

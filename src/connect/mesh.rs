@@ -39,8 +39,8 @@ const CHOOSY_MIN: usize = 8;
 const FAR_SHARE: usize = 4;
 const NEAR_SHARE: usize = 8;
 /// Strangers that are let in beyond a limit of [`MESH_LIMIT`] or more for a moment, to learn of others: a thousand that
-/// are all told of one peer shall not wait in a queue there.
-pub(super) const GUESTS_MAX: usize = 128;
+/// are all told of two peers shall not wait in a queue there.
+pub(super) const GUESTS_MAX: usize = 512;
 /// Between looks at the choice: at first, and while there is something to be done; it doubles while there is not.
 const REVIEW_FIRST: Duration = Duration::from_secs(1);
 const REVIEW_LAST: Duration = Duration::from_secs(30);

@@ -504,7 +504,13 @@ impl Active {
             self.survey = self.survey.saturating_sub(1);
             return Some((self.address, SMALL_LEN, Some(self.estimate.sent())));
         }
-        self.mtu.set_use(if busy.is_some() { Use::Busy } else if rests && self.up { Use::Resting } else { Use::Idle });
+        self.mtu.set_use(if busy.is_some() {
+            Use::Busy
+        } else if rests && self.up {
+            Use::Resting
+        } else {
+            Use::Idle
+        });
         let size = self.mtu.poll(now, self.estimate.patience(MTU_PATIENCE))?;
         Some((self.address, size, None))
     }

@@ -7,7 +7,7 @@
 //!              └─────────────────────────────────────────────────────────────┴───────┘  shortened: it costs eight packets)
 //! ```
 //! Whose frames are lost wants to know soon that a path has narrowed; where none are sent, these packets would be the most that is.
-//! So the size in use is looked at every 500 ms while frames are sent, and when they begin to be, else every 10 s, or every 60 s
+//! So the size in use is looked at every 500 ms while frames are sent, and when they begin to be, else every 10 s, or every 180 s
 //! where a path rests as one of many; and larger ones every minute, else every ten (RFC 8899's own), or every hour.
 //!
 //! ICMP is neither needed nor believed; what the system itself refuses to send is not asked again. While a sweep runs the
@@ -32,7 +32,7 @@ const TRIES: u8 = 2;
 /// Between looks at the size in use, and between searches for a larger one, while frames are sent and while none are.
 const VERIFY_INTERVAL: Duration = Duration::from_millis(500);
 const VERIFY_INTERVAL_IDLE: Duration = Duration::from_secs(10);
-const VERIFY_INTERVAL_RESTING: Duration = Duration::from_secs(60);
+const VERIFY_INTERVAL_RESTING: Duration = Duration::from_secs(180);
 const RAISE_INTERVAL: Duration = Duration::from_secs(60);
 const RAISE_INTERVAL_IDLE: Duration = Duration::from_secs(600);
 const RAISE_INTERVAL_RESTING: Duration = Duration::from_secs(3600);

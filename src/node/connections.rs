@@ -24,6 +24,7 @@ use crate::{
     api::Direction,
     connect::{End, EndKind},
     control::{
+        preface::ANNOUNCEMENTS,
         refusal::{Refusal, RefusalCode},
         session::{ControlConfig, Session, SessionEvent},
     },
@@ -76,6 +77,8 @@ pub(super) struct Peer {
     pub(super) public: PublicKey,
     pub(super) uid: Uid,
     pub(super) hello: Hello,
+    /// It knows announcements, so that it need not be sent everything by everybody.
+    pub(super) takes_announcements: bool,
 }
 
 #[derive(Debug)]
@@ -223,10 +226,15 @@ impl Connections {
 
     /// Sends a message; false if the connection is not up.
     pub(super) fn send(&mut self, conn: ConnId, message: &ControlMessage) -> bool {
+        self.send_encoded(conn, &message.encode())
+    }
+
+    /// The same with the message in its encoded form.
+    pub(super) fn send_encoded(&mut self, conn: ConnId, message: &[u8]) -> bool {
         let Some(connection) = self.connections.get_mut(&conn).filter(|c| matches!(c.state, State::Up { .. })) else {
             return false;
         };
-        let sent = connection.session.as_mut().is_some_and(|session| session.send(&message.encode()).is_ok());
+        let sent = connection.session.as_mut().is_some_and(|session| session.send(message).is_ok());
         self.flush(conn);
         sent
     }
@@ -281,9 +289,12 @@ impl Connections {
             let Some(connection) = self.connections.get_mut(&conn) else { return };
             let Some(event) = connection.session.as_mut().and_then(Session::poll_event) else { return };
             match event {
-                SessionEvent::Established { public, name, uid, hello, .. } => match Hello::decode(&hello) {
+                SessionEvent::Established { public, name, uid, hello, capabilities, .. } => match Hello::decode(&hello)
+                {
                     Ok(hello) => {
-                        self.established(conn, Peer { name, public, uid, hello }, admits(conn, name), now);
+                        let takes_announcements = capabilities & ANNOUNCEMENTS != 0;
+                        let peer = Peer { name, public, uid, hello, takes_announcements };
+                        self.established(conn, peer, admits(conn, name), now);
                     }
                     Err(error) => {
                         self.refuse(conn, RefusalCode::Malformed, EndKind::Refused, &error.to_string());

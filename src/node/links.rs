@@ -163,7 +163,7 @@ impl Links {
     }
 
     /// All links.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (PeerName, &Link)> {
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (PeerName, &Link)> {
         self.links.iter().map(|(peer, link)| (*peer, link))
     }
 
@@ -567,7 +567,7 @@ impl Links {
         }
         self.changes.extend(link.measure(now).then_some((peer, LinkChange::Cost)));
         self.changes.extend(link.tell(&mut self.news, peers, now).map(|turn| (peer, LinkChange::Told(turn))));
-        let due = link.deadline(self.rekey_after, &self.fast, now);
+        let due = link.deadline(self.rekey_after, &self.fast, self.is_large, now);
         if due != link.due {
             if let Some(old) = link.due {
                 self.agenda.remove(&(old, peer));
@@ -668,12 +668,12 @@ impl Link {
         candidates.chain(relayed).collect()
     }
 
-    fn deadline(&self, rekey_after: Duration, config: &FastConfig, now: Time) -> Option<Time> {
+    fn deadline(&self, rekey_after: Duration, config: &FastConfig, is_large: bool, now: Time) -> Option<Time> {
         let initiation = if self.may_initiate() { self.keys.initiation_due(rekey_after) } else { None };
         let probe = self.direct.as_ref().filter(|_| self.keys.is_established()).and_then(Direct::deadline);
         let confirm = self.keys.is_unconfirmed().then_some(self.confirm_at);
         let fast = self.fast.deadline(config, self.keys.is_established(), now);
-        [initiation, probe, confirm, fast, self.keys.expiry(), self.idle_at()]
+        [initiation, probe, confirm, fast, self.keys.expiry(), self.idle_at(is_large)]
             .into_iter()
             .flatten()
             .min()

@@ -59,6 +59,7 @@ pub(super) struct Routes {
     selectors: BTreeMap<PeerName, Selector>,
     reachable: BTreeSet<PeerName>,
     left: BTreeSet<PeerName>,
+    tree: BTreeSet<PeerName>,
     graph: Option<Graph>,
     gone: Gone,
     stale: bool,
@@ -86,6 +87,11 @@ impl Routes {
         &self.reachable
     }
 
+    /// Our neighbours in the tree that news goes along.
+    pub(super) fn tree(&self) -> &BTreeSet<PeerName> {
+        &self.tree
+    }
+
     /// Whether gossip would reach these neighbours through others.
     pub(super) fn reaches_without(&self, neighbours: &BTreeSet<PeerName>) -> bool {
         self.graph.as_ref().is_some_and(|graph| graph.reachable_without(neighbours).is_superset(neighbours))
@@ -99,9 +105,8 @@ impl Routes {
     /// Whether a chain of connections leads to this peer and, once it has had the time, a path: a chain may be longer than a path can be.
     /// Who has no links at all is not stranded for want of connections.
     pub(super) fn leads_to(&self, peer: PeerName, now: Time) -> bool {
-        let is_pathless = |selector: &Selector| {
-            selector.chosen().is_none() && now.since(selector.since) >= PATHLESS_AFTER
-        };
+        let is_pathless =
+            |selector: &Selector| selector.chosen().is_none() && now.since(selector.since) >= PATHLESS_AFTER;
         let is_stranded = self.selectors.get(&peer).is_some_and(is_pathless)
             && self.graph.as_ref().is_some_and(|graph| graph.has_links(peer));
         self.is_reachable(peer) && !is_stranded
@@ -176,6 +181,7 @@ impl Routes {
         let mut graph = Graph::new(own, records, |peer| own_link(peer).measured);
         graph.add_private(private);
         self.reachable = graph.reachable();
+        self.tree = graph.tree();
         let others = || topology.iter().filter(|(name, ..)| *name != own);
         let known = others().map(|(name, (), record)| (name, record.leaving));
         let gone = self.gone.update(known, &self.reachable, now);

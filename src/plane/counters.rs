@@ -118,7 +118,9 @@ mod tests {
         assert!(matches!(busy, Some(Input::Busy { peers, onward }) if peers == [one] && onward == [three]));
         assert!(lookout.look(&counters).is_none());
         counters.received(two, 10);
-        assert!(matches!(lookout.look(&counters), Some(Input::Busy { peers, onward }) if peers == [two] && onward.is_empty()));
+        assert!(
+            matches!(lookout.look(&counters), Some(Input::Busy { peers, onward }) if peers == [two] && onward.is_empty())
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! whole path, so all that matters is that its own choice is good and does not depend on chance: of several paths the
 //! cheapest, then the one with fewer relays, then the one whose relays' names come first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     cost::Cost,
@@ -68,8 +68,9 @@ impl Graph {
         records: impl IntoIterator<Item = (PeerName, &'a PeerRecord)>,
         measured: impl Fn(PeerName) -> Option<(Cost, Detail)>,
     ) -> Self {
-        let records: BTreeMap<_, _> = records.into_iter().filter(|(_, record)| !record.leaving).collect();
-        let names: Vec<_> = records.keys().copied().collect();
+        let mut records: Vec<_> = records.into_iter().filter(|(_, record)| !record.leaving).collect();
+        records.sort_unstable_by_key(|(name, _)| *name);
+        let names: Vec<_> = records.iter().map(|(name, _)| *name).collect();
         let mut graph = Self {
             own: names.binary_search(&own).ok(),
             control: vec![Vec::new(); names.len()],
@@ -79,7 +80,7 @@ impl Graph {
         for ((name, record), (control, data)) in records.iter().zip(graph.control.iter_mut().zip(&mut graph.data)) {
             for link in &record.links {
                 let Ok(peer) = graph.names.binary_search(&link.peer) else { continue };
-                let Some(back) = records.get(&link.peer).and_then(|other| other.link(*name)) else { continue };
+                let Some(back) = records.get(peer).and_then(|(_, other)| other.link(*name)) else { continue };
                 if link.control && back.control {
                     control.push(peer);
                 }
@@ -109,7 +110,7 @@ impl Graph {
             let Some((peer, cost)) = peer.zip(link.data.map(Cost::micros)) else { continue };
             let edge = Edge { peer, cost, payload_max: link.payload_max, detail: link.detail };
             match edges.binary_search_by_key(&peer, |edge| edge.peer) {
-                Ok(at) => edges.splice(at..=at, [edge]).for_each(drop),
+                Ok(at) => edges.get_mut(at).into_iter().for_each(|told| *told = edge),
                 Err(at) => edges.insert(at, edge),
             }
         }
@@ -122,18 +123,46 @@ impl Graph {
 
     /// Those that it would still reach if our connections with `neighbours` ended.
     pub fn reachable_without(&self, neighbours: &BTreeSet<PeerName>) -> BTreeSet<PeerName> {
-        let Some(own) = self.own else { return BTreeSet::new() };
-        let cut: Vec<usize> = neighbours.iter().filter_map(|peer| self.names.binary_search(peer).ok()).collect();
+        let is_seen = self.reached(neighbours);
+        self.names.iter().zip(is_seen).filter(|(_, seen)| *seen).map(|(name, _)| *name).collect()
+    }
+
+    /// Of each peer, whether control connections lead there from us that are not ours with one of `but`.
+    fn reached<'a>(&self, but: impl IntoIterator<Item = &'a PeerName>) -> Vec<bool> {
         let mut is_seen = vec![false; self.names.len()];
-        let mut open = vec![own];
+        let cut: Vec<usize> = but.into_iter().filter_map(|peer| self.names.binary_search(peer).ok()).collect();
+        let mut open = Vec::from_iter(self.own);
         while let Some(peer) = open.pop() {
             if is_seen.get_mut(peer).is_none_or(|seen| std::mem::replace(seen, true)) {
                 continue;
             }
-            let is_cut = |next: &usize| (peer == own && cut.contains(next)) || (*next == own && cut.contains(&peer));
+            let is_cut = |next: &usize| {
+                (Some(peer) == self.own && cut.contains(next)) || (Some(*next) == self.own && cut.contains(&peer))
+            };
             open.extend(self.control.get(peer).into_iter().flatten().copied().filter(|next| !is_cut(next)));
         }
-        self.names.iter().zip(is_seen).filter(|(_, seen)| *seen).map(|(name, _)| *name).collect()
+        is_seen
+    }
+
+    /// Our neighbours in a tree of control connections, which all find alike who see the same connections: breadth first from the least
+    /// name that they lead to.
+    pub fn tree(&self) -> BTreeSet<PeerName> {
+        let is_reached = self.reached(None);
+        let root = is_reached.iter().position(|reached| *reached);
+        let mut parents: Vec<Option<usize>> = vec![None; self.names.len()];
+        let mut open: VecDeque<usize> = root.into_iter().collect();
+        while let Some(peer) = open.pop_front() {
+            for &next in self.control.get(peer).into_iter().flatten() {
+                if let Some(parent) = parents.get_mut(next).filter(|parent| parent.is_none() && Some(next) != root) {
+                    *parent = Some(peer);
+                    open.push_back(next);
+                }
+            }
+        }
+        let parent = self.own.and_then(|own| parents.get(own).copied().flatten());
+        let children = (0..).zip(&parents).filter(|(_, parent)| parent.is_some() && **parent == self.own);
+        let peers = children.map(|(child, _)| child).chain(parent);
+        peers.filter_map(|peer: usize| self.names.get(peer).copied()).collect()
     }
 
     /// The best path to each peer that frames can get to.

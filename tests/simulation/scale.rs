@@ -10,7 +10,7 @@ use std::{
 
 use weft::sim::{HostId, Simulation};
 
-use super::{MILLISECOND, Mesh, SECOND, everybody};
+use super::{MILLISECOND, Mesh, SECOND, everybody, frame, station};
 
 /// Hosts of which a test that runs with all others can afford so many.
 const USUAL: usize = 60;
@@ -87,7 +87,8 @@ fn a_large_mesh_is_soon_whole_by_few_connections() {
     println!("{count} hosts: all reach all after {took:?} ({:?} on the clock)", wall.elapsed());
     let start = sent(&mesh).iter().sum::<u64>() / count as u64;
     println!("each sent {} kB until then", start / 1000);
-    mesh.sim.run(60 * SECOND);
+    // Until the links of those who were connected only to learn of others are given up, and the first news of costs is told.
+    mesh.sim.run(240 * SECOND);
     let degrees = degrees(&mesh, &all);
     println!("connections: {} to {}, {} at the median", degrees[0], degrees[count - 1], degrees[count / 2]);
 
@@ -102,14 +103,86 @@ fn a_large_mesh_is_soon_whole_by_few_connections() {
     println!("a link's end is known everywhere: p50 {half:?}, p99 {most:?}, last {:?}", known[count - 1]);
     println!("memory of a host: {} kB; {:?} on the clock in all", (resident() - before) / count as u64, wall.elapsed());
 
-    let settled_max = match count {
-        0..=200 => 10,
-        201..=1000 => 30,
-        _ => 60,
+    let (settled_max, idle_max) = match count {
+        0..=200 => (10, 4000),
+        201..=1000 => (30, 6000),
+        _ => (60, 10_000),
     };
+    let idle = idle.iter().sum::<u64>() / count as u64;
+    assert!(idle < idle_max, "{idle} bytes/s when idle");
     assert!(took <= settled_max * SECOND, "{took:?}");
     assert!(degrees[count - 1] <= 16 && degrees[0] >= 3, "{degrees:?}");
     assert!(half < SECOND / 2 && most < SECOND, "{half:?} {most:?}");
+}
+
+/// A mesh of sixty with a station at each host, so long after its start that those who were connected only to learn of others have
+/// given up the links of that.
+fn at_rest() -> Mesh {
+    let mut mesh = rollout(USUAL);
+    let all = everybody(&mesh);
+    mesh.attach_all();
+    mesh.sim.run_until(20 * SECOND, |sim| is_whole(sim, &all)).unwrap();
+    mesh.sim.run(200 * SECOND);
+    mesh
+}
+
+/// Sends a frame each 20 ms for `span`; the longest time without one that came.
+fn talk(mesh: &mut Mesh, [from, to]: [HostId; 2], span: Duration) -> Duration {
+    let end = mesh.sim.now() + span;
+    let (mut heard, mut longest) = (mesh.sim.now(), Duration::ZERO);
+    while mesh.sim.now() < end {
+        mesh.sim.send_frame(from, &frame(station(from), station(to)));
+        mesh.sim.run(20 * MILLISECOND);
+        if !mesh.sim.take_frames(to).is_empty() {
+            heard = mesh.sim.now();
+        }
+        longest = longest.max(mesh.sim.now().since(heard));
+    }
+    longest
+}
+
+#[test]
+fn the_first_frame_to_a_peer_never_contacted_arrives_and_those_that_follow_find_a_straight_way() {
+    let mut mesh = at_rest();
+    let all = everybody(&mesh);
+    let (from, name) = (20, mesh.name(20));
+    let strange = |to: &HostId| {
+        let path = |at: HostId, of| mesh.sim.report(at).paths.into_iter().find(|path| path.name == of).unwrap();
+        *to != from && path(from, mesh.name(*to)).path == "relay" && path(*to, name).path == "relay"
+    };
+    let to = all.iter().copied().find(strange).unwrap();
+    let mut came = 0;
+    for _ in 0..100 {
+        mesh.sim.send_frame(from, &frame(station(from), station(to)));
+        mesh.sim.run(SECOND / 10);
+        came += mesh.sim.take_frames(to).len();
+    }
+    assert_eq!(came, 100, "also the first");
+    let path = |mesh: &Mesh| mesh.sim.report(from).paths.into_iter().find(|path| path.name == mesh.name(to)).unwrap();
+    assert_eq!(path(&mesh).path, "direct");
+    assert!(!mesh.sim.neighbours(from).contains(&to), "without a connection");
+    assert!(!all.iter().any(|at| mesh.sim.hears_of_link(*at, from, to)), "and nobody is told");
+    mesh.sim.run(400 * SECOND);
+    assert_eq!(path(&mesh).path, "relay", "unused, it is given up");
+    mesh.sim.send_frame(from, &frame(station(from), station(to)));
+    mesh.sim.run(SECOND);
+    assert_eq!(mesh.sim.take_frames(to).len(), 1);
+}
+
+#[test]
+fn a_resting_link_of_a_relay_that_dies_is_left_as_soon_as_any() {
+    let mut mesh = at_rest();
+    let all = everybody(&mesh);
+    let from = 20;
+    let relayed = mesh.sim.report(from).paths.into_iter().find(|path| path.relays.len() == 1).unwrap();
+    let host = |name| all.iter().copied().find(|id| mesh.name(*id) == name).unwrap();
+    let (relay, to) = (host(relayed.relays[0]), host(relayed.name));
+    // So that they do not find a straight way.
+    mesh.sim.network.datagram_cuts.extend([(from, to), (to, from)]);
+    talk(&mut mesh, [from, to], 10 * SECOND);
+    mesh.sim.network.datagram_cuts.extend([(relay, to), (to, relay)]);
+    let longest = talk(&mut mesh, [from, to], 10 * SECOND);
+    assert!(longest >= 100 * MILLISECOND && longest <= 2500 * MILLISECOND, "nothing came for {longest:?}");
 }
 
 #[test]

@@ -73,7 +73,9 @@ impl Links {
 
     /// Gives up what was not used for long.
     pub(super) fn rest(&mut self, peer: PeerName, now: Time) {
-        let Some(link) = self.links.get_mut(&peer).filter(|link| link.idle_at().is_some_and(|at| at <= now)) else {
+        let Some(link) =
+            self.links.get_mut(&peer).filter(|link| link.idle_at(self.is_large).is_some_and(|at| at <= now))
+        else {
             return;
         };
         link.wanted = false;
@@ -92,10 +94,10 @@ impl Link {
         Some(LinkRecord { peer, control: false, data: Some(own.cost), payload_max, detail })
     }
 
-    /// When it is given up if it is not used before; None if it is not to be.
-    pub(super) fn idle_at(&self) -> Option<Time> {
+    /// When it is given up if it is not used before; None if it is not to be. Sessions alone are few in a small mesh.
+    pub(super) fn idle_at(&self, is_large: bool) -> Option<Time> {
         let after = if self.fast.carries() { IDLE_AFTER_CARRIED } else { IDLE_AFTER };
-        (self.wanted && !self.is_neighbour && self.direct.is_some()).then(|| self.used_at + after)
+        (self.wanted && !self.is_neighbour && (is_large || self.direct.is_some())).then(|| self.used_at + after)
     }
 }
 
