@@ -21,7 +21,7 @@ ENGINE_TOOLS := dockerd:docker.io runc:runc iptables:iptables busybox:busybox-st
 CLUSTER_TOOLS := etcd:etcd-server docker-registry:docker-registry conntrack:conntrack openssl:openssl
 
 .PHONY: help deps uml-deps cni-deps engine-deps root build release image docker-plugin demo lab lab-down test kubernetes-trial \
-        bench profile bench-uml bench-switching bench-names bench-cni bench-allocation fuzz lint
+        bench profile sim-large bench-uml bench-switching bench-names bench-cni bench-allocation fuzz lint
 
 help: ## Show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -115,6 +115,9 @@ test: root uml-deps cni-deps engine-deps build ## Run all tests: unit, property,
 	fi; \
 	"$$CARGO_TARGET_DIR/debug/table" || true; \
 	exit $$status
+
+sim-large: deps ## Simulate a mesh of SIM_HOSTS (1000) hosts: when all reach all, connections, traffic, news, memory
+	WEFT_SCALE=$${SIM_HOSTS:-1000} cargo test --release -p weft --features sim --test simulation -- --exact --nocapture scale::a_large_mesh_is_soon_whole_by_few_connections
 
 kubernetes-trial: root cni-deps engine-deps release ## Try docs/kubernetes.md on a cluster of the programs in KUBERNETES (integration/kubernetes/README.md)
 	$(call install_optional,$(CLUSTER_TOOLS),PARTS OF THE CLUSTER)

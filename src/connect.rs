@@ -20,14 +20,16 @@
 //! |--------------------------------------------|---------------------------------|
 //! | dialled because gossip told of the peer    | the limit                       |
 //! | accepted from a peer that gossip reaches   | the limit                       |
-//! | accepted from a stranger                   | the limit and a quarter         |
+//! | of the two, with a stranger                | the limit and a quarter         |
+//! | accepted as a guest, see [`mesh`]          | the limit and 512 more           |
 //! | dialled as a target: somebody wants it     | no bound, one for each target   |
 //!
-//! The last two are how the halves of a parted network find each other when all their connections are taken. What is
-//! above the limit afterwards stays: it is no more than a quarter and the targets, and to close it could part again what
-//! holds only by it, or set the other side, whose target we may be, to dialling. It is made up for as connections end.
+//! A stranger is a peer that gossip does not reach: that is how the halves of a parted network find each other when all
+//! their connections are taken. A large mesh does not use up the limit: [`mesh`] says who connects with whom then, and
+//! how it comes back to the limit.
 
 mod backoff;
+pub mod mesh;
 mod place;
 mod status;
 
@@ -38,6 +40,7 @@ use std::{
 };
 
 pub use backoff::{GOOD_AFTER, RETRY_FIRST, RETRY_MAX};
+use mesh::{FULL_MESH_MAX, GUESTS_MAX, MESH_LIMIT, Mesh};
 use place::{KnownPlace, Phase, TargetPlace, Tries};
 
 use crate::{
@@ -96,6 +99,8 @@ pub enum EndKind {
     Broken,
     /// It will not work before somebody changes something: wrong secret, other network, no common version, limit.
     Refused,
+    /// There is no room for it, there or here. Who is reached through others is not tried again.
+    Full,
     /// It is ourselves, or a copy of us.
     Own,
     /// Another connection to this peer exists, and that one is kept.
@@ -111,6 +116,7 @@ pub struct Maker {
     dials: BTreeMap<ConnId, Goal>,
     connections: BTreeMap<ConnId, Connection>,
     next_conn: u64,
+    mesh: Mesh,
     /// Discovered peers that refused us in a row; none is dialled before `paused_until`.
     refusals: u32,
     paused_until: Time,
@@ -142,6 +148,7 @@ impl Maker {
             dials: BTreeMap::new(),
             connections: BTreeMap::new(),
             next_conn: 2,
+            mesh: Mesh::default(),
             refusals: 0,
             paused_until: Time::ZERO,
             due: None,
@@ -192,13 +199,18 @@ impl Maker {
         let wait = if self.config.name > peer { YIELD } else { Duration::ZERO };
         let place = self.known.entry(peer).or_insert_with(|| KnownPlace::new(now + wait));
         if place.set_addresses(addresses, now) {
-            self.plan();
+            self.mesh.count(self.known.len());
+            // Whom to dial is looked at now and then in a large mesh.
+            if !self.is_choosy() || self.mesh.wanted.contains(&peer) {
+                self.plan();
+            }
         }
     }
 
     /// Gossip knows `peer` no more.
     pub fn remove_known(&mut self, peer: PeerName) {
         self.known.remove(&peer);
+        self.mesh.count(self.known.len());
         self.plan();
     }
 
@@ -207,19 +219,16 @@ impl Maker {
         self.met(conn, peer, now, now, entropy);
         self.connections.insert(conn, Connection { peer, since: now });
         self.refusals = 0;
+        self.mesh.disturb(now);
         for tries in self.tries_at(peer) {
             tries.succeed(now);
         }
         self.plan();
     }
 
-    /// A connection that was dialled or established is no more; unknown ones are ignored. Returns whom it was to reach, if gossip told of
-    /// it and the dial found nobody.
-    pub fn ended(&mut self, conn: ConnId, end: &End, now: Time, entropy: &Entropy) -> Option<PeerName> {
-        let unreached = match self.dials.get(&conn) {
-            Some(Goal::Known(peer, _)) if end.kind == EndKind::Broken => Some(*peer),
-            Some(Goal::Known(..) | Goal::Target(_)) | None => None,
-        };
+    /// A connection that was dialled or established is no more; unknown ones are ignored.
+    pub fn ended(&mut self, conn: ConnId, end: &End, now: Time, entropy: &Entropy) {
+        self.mesh.disturb(now);
         if let Some(Connection { peer, since }) = self.connections.remove(&conn) {
             if !self.is_connected(peer) {
                 self.tries_at(peer).for_each(|tries| tries.lose(since, end, now, entropy));
@@ -231,7 +240,6 @@ impl Maker {
             self.failed(conn, end, now, entropy);
         }
         self.plan();
-        unreached
     }
 
     /// The host's addresses changed: what failed may work now.
@@ -245,15 +253,15 @@ impl Maker {
     /// Whether `conn`, of either direction, may be established. Dials are ours and counted already. A stranger is a peer
     /// that gossip does not reach: of another part of the network, or new.
     pub fn admits(&self, conn: ConnId, is_stranger: bool) -> bool {
-        let limit = self.config.conn_limit;
-        let slack = if is_stranger { stranger_slack(limit) } else { 0 };
-        limit == 0 || self.dials.contains_key(&conn) || self.dials.len() + self.connections.len() < limit + slack
+        let limit = self.limit();
+        let slack = if is_stranger { guest_slack(limit) } else { 0 };
+        self.dials.contains_key(&conn) || self.count() < limit.saturating_add(slack)
     }
 
     /// The next dial to send out, targets first; None when there is nothing to dial now.
     pub fn poll_dial(&mut self, now: Time) -> Option<Dial> {
         self.due.filter(|due| *due <= now)?;
-        let may_discover = self.has_room() && self.paused_until <= now;
+        let may_discover = self.may_discover() && self.paused_until <= now;
         let known = |maker: &Self| if may_discover { maker.due_known(now) } else { None };
         let goal = self.due_target(now).or_else(|| known(self))?;
         let conn = ConnId(self.next_conn);
@@ -286,16 +294,36 @@ impl Maker {
     fn first_due(&self) -> Option<Time> {
         let busy = self.busy_peers();
         let targets = self.wanted_targets(&busy).filter_map(|(_, place)| place.tries.due()).min();
-        if !self.has_room() {
+        if !self.may_discover() {
             return targets;
         }
         let known = self.wanted_known(&busy).filter_map(|(_, _, place)| place.tries.due()).min();
         targets.into_iter().chain(known.map(|due| due.max(self.paused_until))).min()
     }
 
-    /// Whether discovered peers may be dialled.
+    /// Most connections, but for strangers and targets.
+    fn limit(&self) -> usize {
+        match self.config.conn_limit {
+            0 => usize::MAX,
+            limit if limit >= MESH_LIMIT && !self.mesh.is_large => limit.max(FULL_MESH_MAX),
+            limit => limit,
+        }
+    }
+
+    /// Connections, also those in the making.
+    fn count(&self) -> usize {
+        self.dials.len() + self.connections.len()
+    }
+
+    /// Whether discovered peers may be dialled at all.
     fn has_room(&self) -> bool {
-        self.config.conn_limit == 0 || self.dials.len() + self.connections.len() < self.config.conn_limit
+        self.count() < self.limit()
+    }
+
+    /// Whether some may be: strangers also a little above the limit.
+    fn may_discover(&self) -> bool {
+        let slack = if self.mesh.unreached.is_empty() { 0 } else { stranger_slack(self.limit()) };
+        self.count() < self.limit().saturating_add(slack)
     }
 
     fn is_connected(&self, peer: PeerName) -> bool {
@@ -312,12 +340,19 @@ impl Maker {
     }
 
     fn wanted_targets(&self, busy: &BTreeSet<PeerName>) -> impl Iterator<Item = (&Target, &TargetPlace)> {
-        self.targets.iter().filter(|(_, place)| place.peer.is_none_or(|peer| !busy.contains(&peer)))
+        let is_reached = |peer: &PeerName| self.known.contains_key(peer) && !self.mesh.unreached.contains(peer);
+        let is_enough = move |place: &TargetPlace| place.tries.is_full() && place.peer.as_ref().is_some_and(is_reached);
+        let wanted = self.targets.iter().filter(move |(_, place)| !is_enough(place));
+        wanted.filter(|(_, place)| place.peer.is_none_or(|peer| !busy.contains(&peer)))
     }
 
     fn wanted_known(&self, busy: &BTreeSet<PeerName>) -> impl Iterator<Item = (PeerName, SocketAddr, &KnownPlace)> {
-        let known = self.known.iter().filter(|(peer, _)| self.config.discovery && !busy.contains(peer));
-        known.filter_map(|(peer, place)| Some((*peer, place.address()?, place)))
+        let (is_choosy, has_room) = (self.is_choosy(), self.has_room());
+        let all = self.known.keys().filter(move |_| self.config.discovery && !is_choosy);
+        let chosen = self.mesh.wanted.iter().filter(move |_| is_choosy);
+        let chosen = chosen.filter(move |peer| has_room || self.mesh.unreached.contains(peer));
+        let peers = all.chain(chosen).filter(|peer| !busy.contains(peer));
+        peers.filter_map(|peer| self.known.get(peer).and_then(|place| Some((*peer, place.address()?, place))))
     }
 
     /// The target that waits longest of those that are due.
@@ -367,7 +402,7 @@ impl Maker {
                 }
             }
             Some(Goal::Known(peer, address)) => {
-                if end.kind == EndKind::Refused {
+                if matches!(end.kind, EndKind::Refused | EndKind::Full) {
                     let pause = REFUSED_PAUSE.saturating_mul(1 << self.refusals.min(16));
                     self.paused_until = now + pause.min(REFUSED_PAUSE_MAX);
                     self.refusals += 1;
@@ -381,9 +416,14 @@ impl Maker {
     }
 }
 
-/// Strangers that are let in beyond a limit.
+/// Strangers that are connected with beyond a limit.
 fn stranger_slack(limit: usize) -> usize {
     limit.div_ceil(4)
+}
+
+/// Strangers that are let in beyond a limit.
+fn guest_slack(limit: usize) -> usize {
+    stranger_slack(limit).max(if limit >= MESH_LIMIT { GUESTS_MAX } else { 0 })
 }
 
 #[cfg(test)]

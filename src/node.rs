@@ -30,8 +30,8 @@ use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use addresses::Addresses;
 use advert::Advert;
-use connections::{ConnectionEvent, Connections, Ended};
-use exchange::Exchange;
+use connections::{ConnectionEvent, Connections, Ended, Peer};
+use exchange::{Exchange, To};
 use input::{Input, Target};
 use links::{LinkChange, Links};
 use names::Names;
@@ -40,8 +40,12 @@ use plan::Planner;
 use routes::{OwnLink, Routes};
 
 use crate::{
-    connect::{EndKind, Maker, MakerConfig},
-    control::{preface::Versions, refusal::RefusalCode, session::ControlConfig},
+    connect::{EndKind, Maker, MakerConfig, mesh::View},
+    control::{
+        preface::{ANNOUNCEMENTS, Versions},
+        refusal::RefusalCode,
+        session::ControlConfig,
+    },
     crypto::{identity::Identity, session::Cipher},
     entropy::Entropy,
     fastdp::Ability,
@@ -57,9 +61,10 @@ use crate::{
 
 /// Snapshots of a changing mesh are not published more often than this; after a quiet time, at once.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(5);
-/// Nor more often than this for each station: to write a snapshot and a plan takes about a microsecond for each, and most of the
-/// time shall be for what changes them.
+/// Nor more often than this for each station and each peer: to write a snapshot and a plan takes about a microsecond for each, and
+/// most of the time shall be for what changes them. When a large mesh starts, something changes all the time.
 const PUBLISH_PER_STATION: Duration = Duration::from_micros(10);
+const PUBLISH_PER_PEER: Duration = Duration::from_micros(100);
 
 /// What a node is, for its whole life.
 #[derive(Clone, Debug)]
@@ -139,7 +144,7 @@ impl Node {
             network: config.network.clone(),
             uid: config.uid,
             versions: Versions::SPOKEN,
-            capabilities: 0,
+            capabilities: ANNOUNCEMENTS,
             hello: hello.encode(),
         };
         let link =
@@ -189,6 +194,22 @@ impl Node {
         self.exchange.topology().origins().count()
     }
 
+    /// How many peers there is a path to.
+    pub fn peers_reached(&self) -> usize {
+        self.routes.reached()
+    }
+
+    /// Peers with a control connection.
+    pub fn neighbours(&self) -> impl Iterator<Item = PeerName> {
+        self.connections.up().map(|(.., peer)| peer.name)
+    }
+
+    /// Whether `one` told that frames go straight to `other`.
+    pub fn hears_of_link(&self, one: PeerName, other: PeerName) -> bool {
+        let link = self.exchange.topology().get(one, &()).and_then(|record| record.link(other));
+        link.is_some_and(|link| link.data.is_some())
+    }
+
     /// Takes one input.
     pub fn handle(&mut self, input: Input, now: Time) {
         if self.left {
@@ -199,7 +220,7 @@ impl Node {
             Input::Accepted { conn, remote } => self.connections.accepted(conn, remote, now),
             Input::Connected { conn, remote } => self.connections.connected(conn, remote, now),
             Input::Received { conn, bytes } => {
-                let admits = |conn, peer| self.maker.admits(conn, !self.routes.is_reachable(peer));
+                let admits = |conn, peer| self.maker.admits(conn, !self.routes.leads_to(peer, now));
                 self.connections.received(conn, &bytes, admits, now);
             }
             Input::Closed { conn, reason } => self.connections.closed(conn, &reason),
@@ -217,9 +238,10 @@ impl Node {
                 let result = self.names.request(self.name, &mut self.exchange, request);
                 self.outputs.push_back(Output::NamesAnswer(result));
             }
-            Input::Busy { peers } => self.links.busy(&peers, now),
+            Input::Busy { peers, onward } => self.links.busy(&peers, &onward, now),
             Input::Load(share) => self.advert.set_load(f64::from(share) / 1000.0, now),
             Input::SessionWanted { peer } => self.links.want(peer, now),
+            Input::StraightWanted { peer } => self.seek(peer, now),
             Input::SessionWorn { index } => self.links.worn(index, now),
             Input::FastDatapath(ability) => self.links.set_ability(ability, now),
             Input::ContainerMtu(mtu) => {
@@ -242,7 +264,7 @@ impl Node {
             Input::Forget { targets } => self.forget_targets(&targets),
             Input::Addresses { id, request } => self.addresses.request(id, request, now),
             Input::Kept { number, error } => self.addresses.kept(number, error),
-            Input::Leave => self.leave(),
+            Input::Leave => self.leave(now),
         }
         self.settle(now);
     }
@@ -262,6 +284,7 @@ impl Node {
             self.connections.deadline(),
             self.links.deadline(),
             self.maker.deadline(),
+            self.maker.review_due(),
             self.exchange.deadline(),
             self.table.deadline(),
             self.names.deadline(),
@@ -292,8 +315,9 @@ impl Node {
             self.exchange_changes(now);
             let changed = self.update_routes(now);
             self.allocate(now);
+            self.review_connections(now);
             self.dial(now);
-            self.send_messages();
+            self.send_messages(now);
             if !changed && self.connections.is_quiet() && self.links.is_quiet() {
                 break;
             }
@@ -323,6 +347,7 @@ impl Node {
         self.maker.connected(conn, name, now, &self.entropy);
         self.links.learn(name, public, uid, now);
         self.links.allow_direct(name, [likely], now);
+        self.links.set_neighbour(name, true, now);
         self.exchange.greet(conn, remote, now);
         self.advert.soon(now);
         self.outputs.push_back(Output::Event(Event::ConnectionEstablished { peer: name, remote }));
@@ -350,6 +375,10 @@ impl Node {
                 let result = self.exchange.delta(conn, channel, &delta, now);
                 self.refused_gossip(peer, channel, result);
             }
+            ControlMessage::Announcement { channel, known } => {
+                let result = self.exchange.announced(conn, channel, &known, now);
+                self.refused_gossip(peer, channel, result);
+            }
             ControlMessage::Leave => {
                 self.connections.refuse(conn, RefusalCode::ShuttingDown, EndKind::Broken, "the peer stopped");
             }
@@ -367,34 +396,32 @@ impl Node {
     }
 
     fn connection_ended(&mut self, ended: Ended, now: Time) {
-        if let Some(peer) = self.maker.ended(ended.conn, &ended.end, now, &self.entropy) {
-            self.not_dialled(peer, now);
-        }
+        self.maker.ended(ended.conn, &ended.end, now, &self.entropy);
         if ended.was_up {
             if let Some(peer) = ended.peer {
                 self.advert.forget(peer);
             }
-            self.advert.at_once(now);
+            // What is closed as not needed is missed by nobody.
+            if ended.end.kind == EndKind::Full {
+                self.advert.soon(now);
+            } else {
+                self.advert.at_once(now);
+            }
         }
         if let Some(peer) = ended.peer.filter(|_| ended.was_up) {
             self.links.hold(peer, now);
+            // In a small mesh every link is one of the mesh, while the peer is known.
+            if self.maker.is_large() || ended.end.kind == EndKind::Full {
+                self.links.set_neighbour(peer, false, now);
+            }
         }
         let event = Event::ConnectionEnded { peer: ended.peer, remote: ended.remote, reason: ended.end.reason };
         self.outputs.push_back(Output::Event(event));
     }
 
-    /// A peer cannot be dialled: the link with it looks where gossip says that it is, as soon as frames go there. Its end finds that it
-    /// cannot dial us, and does the same: so each opens its NAT for the other.
-    fn not_dialled(&mut self, peer: PeerName, now: Time) {
-        let record = self.exchange.topology().get(peer, &()).filter(|record| !record.leaving);
-        if let Some(record) = record.filter(|_| self.routes.is_reachable(peer)) {
-            self.links.set_elsewhere(peer, record.addresses.clone(), now);
-        }
-    }
-
     fn link_changes(&mut self, now: Time) {
         while let Some((peer, change)) = self.links.poll_change() {
-            self.unpublished = true;
+            self.unpublished |= !matches!(change, LinkChange::Cost | LinkChange::Told(_));
             match change {
                 LinkChange::Keys => {
                     self.is_urgent |= self.links.link(peer).is_some_and(|link| link.keys.is_established());
@@ -405,9 +432,13 @@ impl Node {
                 }
                 LinkChange::Direct(Change::Up(address)) => {
                     self.links.displace(peer, address, now);
+                    self.routes.invalidate();
                     self.advert.soon(now);
                 }
-                LinkChange::Size => self.advert.soon(now),
+                LinkChange::Size => {
+                    self.routes.invalidate();
+                    self.advert.soon(now);
+                }
                 LinkChange::Cost => self.routes.invalidate(),
                 LinkChange::Told(Turn::Better) => self.advert.soon(now),
                 LinkChange::Told(Turn::Worse) => self.advert.at_once(now),
@@ -453,6 +484,7 @@ impl Node {
                 }
             }
         }
+        self.links.set_large(self.maker.is_large());
         for (origin, mac) in self.exchange.take_changed_stations() {
             let claim = self.exchange.claim(origin, mac).cloned();
             let changes = self.table.remote(origin, mac, claim, now);
@@ -463,6 +495,9 @@ impl Node {
     }
 
     fn update_routes(&mut self, now: Time) -> bool {
+        if self.routes.deadline().is_none_or(|due| due > now) {
+            return false;
+        }
         let links = &self.links;
         let own_link = |peer| {
             let link = links.link(peer);
@@ -474,9 +509,8 @@ impl Node {
             }
         };
         let reached = self.routes.reachable().clone();
-        let Some(outcome) = self.routes.update(self.name, self.exchange.topology(), own_link, now) else {
-            return false;
-        };
+        let outcome = self.routes.update(self.name, self.exchange.topology(), own_link, links.private(), now);
+        self.exchange.set_tree(self.maker.is_large().then(|| self.routes.tree().clone()));
         self.links.steer(|peer| self.routes.steering(peer), now);
         let changed: Vec<PeerName> = reached.symmetric_difference(self.routes.reachable()).copied().collect();
         self.exchange.exhume_addresses(&changed);
@@ -542,6 +576,36 @@ impl Node {
         }
     }
 
+    /// Looks at whom to be connected with in a large mesh, and closes what is too much.
+    fn review_connections(&mut self, now: Time) {
+        if self.maker.review_due().is_none_or(|due| due > now) {
+            return;
+        }
+        let view = |peer| {
+            let record = self.exchange.topology().get(peer, &());
+            View {
+                distance: self.routes.path_rtt(peer),
+                degree: record.map_or(0, |record| record.links.iter().filter(|link| link.control).count()),
+                is_reached: self.routes.leads_to(peer, now),
+            }
+        };
+        let keeps = |without: &_| self.routes.reaches_without(without);
+        for conn in self.maker.review(view, keeps, now, &self.entropy) {
+            let reason = "not needed: the peer is reached through others (--conn-limit)";
+            self.connections.refuse(conn, RefusalCode::ConnectionLimit, EndKind::Full, reason);
+        }
+    }
+
+    /// Looks for a straight way to a peer that frames go to by relays, unless we are only to be connected with whom we were told to. So does
+    /// the other end, as it answers: each opens its NAT for the other.
+    fn seek(&mut self, peer: PeerName, now: Time) {
+        if self.config.discovery
+            && let Some(record) = self.exchange.topology().get(peer, &()).filter(|record| !record.leaving)
+        {
+            self.links.seek(peer, record.addresses.iter().copied(), now);
+        }
+    }
+
     fn dial(&mut self, now: Time) {
         while let Some(dial) = self.maker.poll_dial(now) {
             self.connections.dialling(dial.conn, &dial.target, now);
@@ -550,20 +614,22 @@ impl Node {
     }
 
     /// Hands what the exchange has to say to the connections.
-    fn send_messages(&mut self) {
+    fn send_messages(&mut self, now: Time) {
         while let Some((to, message)) = self.exchange.poll_message() {
-            match to {
-                exchange::To::One(conn) => {
-                    self.connections.send(conn, &message);
-                }
-                exchange::To::AllBut(except) => {
-                    let others: Vec<ConnId> = self.connections.up().map(|(conn, ..)| conn).collect();
-                    for conn in others.into_iter().filter(|conn| Some(*conn) != except) {
-                        self.connections.send(conn, &message);
-                    }
-                }
+            let exchange = &self.exchange;
+            let is_for = |conn: ConnId, peer: &Peer| match to {
+                To::One(one) => conn == one,
+                To::All => true,
+                To::Tree(except) => Some(conn) != except && exchange.is_in_tree(peer),
+            };
+            let conns: Vec<ConnId> =
+                self.connections.up().filter(|(conn, _, peer)| is_for(*conn, peer)).map(|(conn, ..)| conn).collect();
+            let bytes = message.encode();
+            for conn in conns {
+                self.connections.send_encoded(conn, &bytes);
             }
         }
+        self.exchange.plan_announcement(now);
     }
 
     fn publish(&mut self, now: Time) {
@@ -586,7 +652,9 @@ impl Node {
     }
 
     fn publish_interval(&self) -> Duration {
-        PUBLISH_INTERVAL.max(PUBLISH_PER_STATION * u32::try_from(self.table.len()).unwrap_or(u32::MAX))
+        let count = |len| u32::try_from(len).unwrap_or(u32::MAX);
+        let written = PUBLISH_PER_STATION * count(self.table.len()) + PUBLISH_PER_PEER * count(self.links.iter().len());
+        PUBLISH_INTERVAL.max(written)
     }
 
     fn connect(&mut self, targets: Vec<Target>, replace: bool, now: Time) {
@@ -608,10 +676,12 @@ impl Node {
     }
 
     /// Tells everybody and closes all connections.
-    fn leave(&mut self) {
+    fn leave(&mut self, now: Time) {
         self.advert.leaving = true;
+        // Whoever is beside the tree would be told later, and there is no later.
+        self.exchange.set_tree(None);
         self.exchange.set_record(self.advert.record(&self.config, &self.connections, &self.links));
-        self.send_messages();
+        self.send_messages(now);
         let all: Vec<ConnId> = self.connections.up().map(|(conn, ..)| conn).collect();
         for conn in all {
             self.connections.send(conn, &ControlMessage::Leave);

@@ -20,7 +20,7 @@ mod punts;
 
 use std::{net::SocketAddr, sync::Arc};
 
-pub use counters::{Counters, Traffic};
+pub use counters::{Counters, Lookout, Traffic};
 
 use crate::{
     crypto::session::{REKEY_AFTER_PACKETS, Session},
@@ -197,6 +197,13 @@ impl Plane {
             out.punt(Input::Station { mac: sighting.mac, addresses, attached: false });
         }
         Ok(())
+    }
+
+    /// Tells the node that frames go by relays which might go straight.
+    fn want_straight(&mut self, peer: PeerName, out: &mut impl Outlet) {
+        if self.punts.is_due(Subject::StraightWanted(peer)) {
+            out.punt(Input::StraightWanted { peer });
+        }
     }
 
     /// Tells the node that there is no session with `peer`.

@@ -261,6 +261,22 @@ impl Simulation {
         self.hosts[id].node.peers_known()
     }
 
+    /// How many peers host `id` has a path to.
+    pub fn peers_reached(&self, id: HostId) -> usize {
+        self.hosts[id].node.peers_reached()
+    }
+
+    /// The hosts that host `id` has control connections with.
+    pub fn neighbours(&self, id: HostId) -> Vec<HostId> {
+        let neighbours: Vec<PeerName> = self.hosts[id].node.neighbours().collect();
+        (0..self.hosts.len()).filter(|other| neighbours.contains(&self.hosts[*other].name)).collect()
+    }
+
+    /// Whether host `id` has heard from host `one` that frames go straight to host `other`.
+    pub fn hears_of_link(&self, id: HostId, one: HostId, other: HostId) -> bool {
+        self.hosts[id].node.hears_of_link(self.hosts[one].name, self.hosts[other].name)
+    }
+
     /// The names that host `id` answers queries by.
     pub fn names(&self, id: HostId) -> &names::Table {
         &self.hosts[id].names
@@ -478,8 +494,8 @@ impl Simulation {
         for input in outbox.punts {
             self.handle(id, input);
         }
-        if let Some(peers) = self.hosts[id].busy_peers(self.now) {
-            self.handle(id, Input::Busy { peers });
+        if let Some(busy) = self.hosts[id].look(self.now) {
+            self.handle(id, busy);
         }
     }
 

@@ -12,6 +12,8 @@ mod fast;
 mod names;
 #[path = "simulation/routing.rs"]
 mod routing;
+#[path = "simulation/scale.rs"]
+mod scale;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

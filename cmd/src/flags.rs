@@ -61,7 +61,8 @@ pub(crate) struct RouterFlags {
     /// What people call this router [default: the host's name]
     #[arg(long, value_name = "NAME", help_heading = "Network")]
     pub(crate) nickname: Option<Nickname>,
-    /// Most connections to peers, 0 for no limit [default: 200]
+    /// Most connections to peers, 0 for no limit; up to 32 while the mesh has no more other peers, unless this is below 16
+    /// [default: 16]
     #[arg(long, value_name = "NUMBER", help_heading = "Network")]
     #[serde(alias = "conn-limit")]
     pub(crate) conn_limit: Option<usize>,

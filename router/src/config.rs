@@ -30,7 +30,7 @@ pub const DEFAULT_RANGE: &str = "10.32.0.0/12";
 /// Smallest MTU that may be configured: what IPv6 asks of every link (RFC 8200 §5).
 pub const MTU_MIN: u16 = 1280;
 /// Most control connections unless configured.
-pub const DEFAULT_CONN_LIMIT: usize = 200;
+pub const DEFAULT_CONN_LIMIT: usize = weft::connect::mesh::MESH_LIMIT;
 
 /// Everything that a router is told at its start.
 #[derive(Clone, Debug)]

@@ -38,6 +38,7 @@ use weft::{
         input::{Input, Target},
         output::{Event, Output},
     },
+    plane::{Counters, Lookout},
     switch::forwarding::{Forwarding, Route},
     time::Time,
 };
@@ -75,8 +76,8 @@ pub(crate) trait Sleeve {
     fn send(&mut self, to: SocketAddr, packet: &[u8]);
     /// Sends a packet of the node by relays.
     fn relay(&mut self, to: PeerName, relays: &[PeerName], packet: &[u8]);
-    /// Frames exchanged with each peer so far; only peers with any.
-    fn exchanged(&self) -> BTreeMap<PeerName, u64>;
+    /// What was counted so far.
+    fn counters(&self) -> Counters;
     /// How long its threads have worked so far, on average.
     fn worked(&self) -> Duration;
 }
@@ -94,8 +95,8 @@ impl Sleeve for DataPlane {
         Self::relay(self, to, relays, packet);
     }
 
-    fn exchanged(&self) -> BTreeMap<PeerName, u64> {
-        self.meter().read().counters.exchanged()
+    fn counters(&self) -> Counters {
+        self.meter().read().counters
     }
 
     fn worked(&self) -> Duration {
@@ -258,8 +259,8 @@ pub(crate) struct Control<S> {
     pub(crate) names: NamesOut,
     pub(crate) started: Instant,
     pub(crate) events: EventCounts,
-    /// Frames exchanged with each peer when last looked.
-    pub(crate) exchanged: BTreeMap<PeerName, u64>,
+    /// What was counted when last looked.
+    pub(crate) lookout: Lookout,
     /// How busy the data plane is.
     pub(crate) load: LoadMeter,
 }
@@ -329,15 +330,11 @@ impl<S: Sleeve> Control<S> {
 
     /// Tells the node with whom frames were exchanged since the last look, and how busy that keeps us.
     fn look(&mut self) {
-        let exchanged = self.sleeve.exchanged();
-        let is_busy = |peer: &PeerName| exchanged.get(peer) != self.exchanged.get(peer);
-        let peers: Vec<PeerName> = exchanged.keys().copied().filter(is_busy).collect();
-        self.exchanged = exchanged;
         if let Some(share) = self.load.look(self.sleeve.worked(), self.started.elapsed()) {
             self.feed(Input::Load(share));
         }
-        if !peers.is_empty() {
-            self.feed(Input::Busy { peers });
+        if let Some(busy) = self.lookout.look(&self.sleeve.counters()) {
+            self.feed(busy);
         }
     }
 

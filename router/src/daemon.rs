@@ -15,7 +15,6 @@ mod remains;
 mod services;
 
 use std::{
-    collections::BTreeMap,
     io,
     path::PathBuf,
     sync::Arc,
@@ -38,6 +37,7 @@ use weft::{
     id::Uid,
     ipam::AllocationConfig,
     node::{Node, NodeConfig, input::Target},
+    plane::Lookout,
 };
 use weft_host::{
     BridgeConfig, FastConfig, Host, HostError, Kernel,
@@ -239,7 +239,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
         names,
         started: Instant::now(),
         events: EventCounts::default(),
-        exchanged: BTreeMap::new(),
+        lookout: Lookout::default(),
         load: LoadMeter::default(),
     };
     let mtu = Mtu { host: host.clone(), fixed: config.mtu, now: mtu_now, peer: store.identity().name() };

@@ -18,6 +18,8 @@ pub(super) enum Phase {
     Dialling(ConnId),
     /// Refused for a reason that lasts; tried again now and then.
     Refused,
+    /// It has no room, or we have none for it: not tried again while it is reached through others.
+    Full,
     /// It is ourselves; not tried again until something changes.
     Own,
 }
@@ -63,8 +65,22 @@ impl Tries {
     /// When it may be dialled; None while it is dialled or is ourselves.
     pub(super) fn due(&self) -> Option<Time> {
         match self.phase {
-            Phase::Waiting | Phase::Refused => Some(self.backoff.due),
+            Phase::Waiting | Phase::Refused | Phase::Full => Some(self.backoff.due),
             Phase::Dialling(_) | Phase::Own => None,
+        }
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.phase == Phase::Full
+    }
+
+    /// Whether it is worth choosing: what was never refused, or so long ago that it may be tried again.
+    pub(super) fn may_do(&self, now: Time) -> bool {
+        match self.phase {
+            Phase::Waiting => self.error.is_empty() || self.is_due(now),
+            Phase::Refused | Phase::Full => self.is_due(now),
+            Phase::Dialling(_) => true,
+            Phase::Own => false,
         }
     }
 
@@ -92,6 +108,10 @@ impl Tries {
                 self.backoff.refuse(now, entropy);
                 Phase::Refused
             }
+            EndKind::Full => {
+                self.backoff.fail(now, entropy);
+                Phase::Full
+            }
             EndKind::Own => Phase::Own,
         };
     }
@@ -109,6 +129,13 @@ impl Tries {
             EndKind::Broken | EndKind::Duplicate(_) => {
                 self.error.clone_from(&end.reason);
                 self.backoff.end(since, now, entropy);
+            }
+            EndKind::Full => {
+                // Others need the room more; and it is no failure.
+                self.backoff.refuse(now, entropy);
+                self.backoff.tries = 0;
+                self.error.clear();
+                self.phase = Phase::Full;
             }
             EndKind::Refused | EndKind::Own => self.fail(end, now, entropy),
         }

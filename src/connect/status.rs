@@ -18,8 +18,8 @@ impl Maker {
             let is_connected = place.peer.is_some_and(|peer| self.is_connected(peer));
             let tries = &place.tries;
             let (state, retries) = match tries.phase {
-                Phase::Waiting | Phase::Refused | Phase::Own if is_connected => ("connected", false),
-                Phase::Waiting => ("waiting", true),
+                Phase::Waiting | Phase::Refused | Phase::Full | Phase::Own if is_connected => ("connected", false),
+                Phase::Waiting | Phase::Full => ("waiting", true),
                 Phase::Dialling(_) => ("connecting", false),
                 Phase::Refused => ("suspended", true),
                 Phase::Own => ("suspended", false),
@@ -64,7 +64,7 @@ fn line(address: String, name: Option<PeerName>, tries: &Tries) -> Connection {
         Phase::Dialling(_) if tries.backoff.tries == 0 => ConnectionState::Connecting,
         Phase::Dialling(_) => ConnectionState::Retrying,
         Phase::Waiting if tries.backoff.tries == 0 => ConnectionState::Connecting,
-        Phase::Waiting | Phase::Refused | Phase::Own => ConnectionState::Failed,
+        Phase::Waiting | Phase::Refused | Phase::Full | Phase::Own => ConnectionState::Failed,
     };
     Connection {
         direction: Direction::Outbound,

@@ -14,6 +14,9 @@ use std::fmt;
 use super::refusal::Refusal;
 use crate::{crypto::kdf, id::NetworkName, wire};
 
+/// A capability: knows what [`Announcement`](crate::gossip::message::ControlMessage::Announcement) means.
+pub const ANNOUNCEMENTS: u32 = 1;
+
 /// First bytes of a control connection.
 pub const MAGIC: [u8; 4] = *b"weft";
 /// Longest preface in bytes, magic and length included.

@@ -99,6 +99,17 @@ pub(super) fn hash(origins: impl Iterator<Item = (PeerName, Known)>) -> u64 {
 }
 
 impl Part {
+    /// Speaks of one origin alone, and says that nothing is known of it if so.
+    pub(super) fn of_one(name: PeerName, known: Option<Known>) -> Self {
+        let [a, b, c, d, e, f] = name.0;
+        let next = u64::from_be_bytes([0, 0, a, b, c, d, e, f]) + 1;
+        let until = match next.to_be_bytes() {
+            [0, 0, until @ ..] => Some(PeerName(until)),
+            _ => None,
+        };
+        Self { from: name, until, origins: known.map(|known| (name, known)).into_iter().collect() }
+    }
+
     /// The names that this part speaks of.
     pub(super) fn range(&self) -> (Bound<PeerName>, Bound<PeerName>) {
         (Bound::Included(self.from), self.until.map_or(Bound::Unbounded, Bound::Excluded))
@@ -152,6 +163,8 @@ impl KnownWire {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::RangeBounds;
+
     use super::*;
 
     fn origins(count: u64) -> Vec<(PeerName, Known)> {
@@ -173,6 +186,19 @@ mod tests {
                 assert_eq!(Part::decode(&part.encode()), Ok(part));
             }
         }
+    }
+
+    #[test]
+    fn a_part_about_one_origin_is_about_no_other() {
+        for (name, next) in [([0; 6], [0, 0, 0, 0, 0, 1]), ([1, 2, 3, 4, 5, 0xff], [1, 2, 3, 4, 6, 0])] {
+            let known = Some((Incarnation(1), Seq(2)));
+            for known in [known, None] {
+                let part = Part::decode(&Part::of_one(PeerName(name), known).encode()).unwrap();
+                assert_eq!(part.known(PeerName(name)), known);
+                assert!(part.range().contains(&PeerName(name)) && !part.range().contains(&PeerName(next)));
+            }
+        }
+        assert_eq!(Part::of_one(PeerName([0xff; 6]), None).range().1, Bound::Unbounded);
     }
 
     #[test]

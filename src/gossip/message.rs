@@ -55,6 +55,13 @@ pub enum ControlMessage {
         /// As [`super::replica::Replica::merge`] takes it.
         delta: Vec<u8>,
     },
+    /// "I know this much now of origins of which there was something new"; who lacks any of that asks with a digest of them.
+    Announcement {
+        /// The replicated state concerned.
+        channel: ChannelId,
+        /// As [`super::replica::Replica::announcements`].
+        known: Vec<u8>,
+    },
     /// The sender stops, on purpose.
     Leave,
     /// "I see you at this address."
@@ -66,7 +73,7 @@ pub enum ControlMessage {
 
 #[derive(Clone, PartialEq, Message)]
 struct Envelope {
-    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     body: Option<Body>,
 }
 
@@ -86,6 +93,8 @@ enum Body {
     Leave(LeaveWire),
     #[prost(bytes = "vec", tag = "7")]
     Observed(Vec<u8>),
+    #[prost(message, tag = "8")]
+    Announcement(PayloadWire),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -120,6 +129,9 @@ impl ControlMessage {
             Self::Delta { channel, delta } => {
                 Body::Delta(PayloadWire { channel: channel.number(), payload: delta.clone() })
             }
+            Self::Announcement { channel, known } => {
+                Body::Announcement(PayloadWire { channel: channel.number(), payload: known.clone() })
+            }
             Self::Leave => Body::Leave(LeaveWire {}),
             Self::Observed { address } => Body::Observed(address::socket_to_bytes(*address)),
         };
@@ -145,6 +157,9 @@ impl ControlMessage {
             Body::Delta(PayloadWire { channel, payload }) => {
                 ChannelId::from_number(channel).map(|channel| Self::Delta { channel, delta: payload })
             }
+            Body::Announcement(PayloadWire { channel, payload }) => {
+                ChannelId::from_number(channel).map(|channel| Self::Announcement { channel, known: payload })
+            }
             Body::Leave(LeaveWire {}) => Some(Self::Leave),
             Body::Observed(bytes) => Some(Self::Observed { address: address::socket_from_bytes(&bytes)? }),
         })
@@ -166,6 +181,7 @@ mod tests {
             (channel(), any::<u64>()).prop_map(|(channel, hash)| ControlMessage::DigestHash { channel, hash }),
             (channel(), payload()).prop_map(|(channel, digest)| ControlMessage::Digest { channel, digest }),
             (channel(), payload()).prop_map(|(channel, delta)| ControlMessage::Delta { channel, delta }),
+            (channel(), payload()).prop_map(|(channel, known)| ControlMessage::Announcement { channel, known }),
             Just(ControlMessage::Leave),
             (any::<[u8; 4]>(), 1..u16::MAX)
                 .prop_map(|(ip, port)| SocketAddr::new(ip.into(), port))

@@ -4,7 +4,10 @@
 //! of their numbers, without holes, whatever the order of arrival; a delta that begins beyond what is known is not
 //! applied but reported as a gap, and repaired by sending our digest to whoever sent it.
 
-use std::{collections::BTreeMap, ops::RangeBounds};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeBounds,
+};
 
 use thiserror::Error;
 
@@ -34,10 +37,21 @@ pub struct Merged<K> {
     pub changed: Vec<(PeerName, Vec<K>)>,
     /// The delta to pass on to other neighbours: what was new here. None if nothing was.
     pub forward: Option<Vec<u8>>,
-    /// Something was left out because it begins beyond what we know: send our digest to the delta's sender.
-    pub gap: bool,
+    /// Origins of which there was something new.
+    pub news: Vec<PeerName>,
+    /// Origins of which something was left out because it begins beyond what we know: send our digest to the delta's sender.
+    pub gaps: Vec<PeerName>,
     /// Others know a later life of ours than we live: call [`Replica::restart`] with this and flood its result.
     pub outdated_self: Option<Incarnation>,
+}
+
+/// What an announcement says, compared with what is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// Origins of which its author knows more.
+    pub wanting: Vec<PeerName>,
+    /// Those of which it knows as much.
+    pub same: Vec<PeerName>,
 }
 
 /// The answer to a digest.
@@ -108,6 +122,28 @@ impl<K: Replicated + Ord, V: Replicated> Replica<K, V> {
         digest::hash(self.known(include))
     }
 
+    /// A digest about one origin alone.
+    pub fn digest_of(&self, name: PeerName) -> Vec<u8> {
+        Part::of_one(name, self.state(name).map(|origin| (origin.incarnation, origin.seq))).encode()
+    }
+
+    /// How far these origins are known, for neighbours who are likely to know it: one or more messages.
+    pub fn announcements(&self, names: &BTreeSet<PeerName>) -> Vec<Vec<u8>> {
+        let known = |name: &PeerName| self.state(*name).map(|origin| (*name, (origin.incarnation, origin.seq)));
+        let known: Vec<_> = names.iter().filter_map(known).collect();
+        digest::parts(&known).iter().map(Part::encode).collect()
+    }
+
+    /// The origins of which a neighbour announces more than we know, and those of which it announces what we know.
+    pub fn compare(&self, announcement: &[u8]) -> Result<Compared, DigestError> {
+        let part = Part::decode(announcement)?;
+        let names = |are: &dyn Fn(PeerName, Known) -> bool| {
+            part.origins.iter().filter(|(name, known)| are(*name, *known)).map(|(name, _)| *name).collect()
+        };
+        let is_same = |name, known| self.state(name).is_some_and(|origin| (origin.incarnation, origin.seq) == known);
+        Ok(Compared { wanting: names(&|name, known| self.is_behind(name, known)), same: names(&is_same) })
+    }
+
     /// What the author of `digest` lacks of the origins that `include` takes.
     pub fn delta_since(&self, digest: &[u8], include: impl Fn(PeerName) -> bool) -> Result<Repair, DigestError> {
         let part = Part::decode(digest)?;
@@ -130,7 +166,8 @@ impl<K: Replicated + Ord, V: Replicated> Replica<K, V> {
     pub fn merge(&mut self, delta: &[u8]) -> Result<Merged<K>, DeltaError> {
         let deltas: Vec<OriginDelta<K, V>> = delta::decode(delta)?;
         self.check_room(&deltas)?;
-        let mut merged = Merged { changed: Vec::new(), forward: None, gap: false, outdated_self: None };
+        let mut merged =
+            Merged { changed: Vec::new(), forward: None, news: Vec::new(), gaps: Vec::new(), outdated_self: None };
         let mut forward = Vec::new();
         for delta in deltas {
             if delta.name == self.name {
@@ -140,10 +177,11 @@ impl<K: Replicated + Ord, V: Replicated> Replica<K, V> {
             }
             match self.fit(&delta) {
                 Fit::Old => {}
-                Fit::Gap => merged.gap = true,
+                Fit::Gap => merged.gaps.push(delta.name),
                 Fit::New => {
                     forward.push(delta.clone());
                     let name = delta.name;
+                    merged.news.push(name);
                     self.buried.remove(&name);
                     let origin =
                         self.others.entry(name).or_insert_with(|| Origin::new(Incarnation::default(), Seq::ZERO));

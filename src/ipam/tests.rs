@@ -162,7 +162,7 @@ impl Peers {
         }
         let merged = self.all[id].entries.merge(delta).unwrap();
         self.update(id, merged.changed.into_iter().map(|(peer, _)| peer).collect());
-        merged.gap
+        !merged.gaps.is_empty()
     }
 
     /// Everybody hears everything, until nobody has anything to tell.

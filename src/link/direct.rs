@@ -20,7 +20,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use super::{
     estimate::{Estimate, Quality},
     message::SMALL_LEN,
-    mtu::MtuSearch,
+    mtu::{MtuSearch, Use},
 };
 use crate::{entropy::Entropy, time::Time};
 
@@ -38,6 +38,8 @@ pub const DOWN_AFTER: Duration = Duration::from_secs(3);
 const DOWN_PROBES: u32 = 5;
 /// Between probes of a path in use or on trial.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// Between probes of a path of a large mesh while it is idle: there are many, and each is one of several ways.
+const REST_INTERVAL: Duration = Duration::from_secs(5);
 /// Between probes of a path that loses some and is not gone for it, and of one that has fallen silent.
 const WATCH_INTERVAL: Duration = Duration::from_millis(250);
 const SILENT_INTERVAL: Duration = Duration::from_millis(200);
@@ -60,6 +62,8 @@ const ECHOES_TO_RETURN: u8 = 3;
 /// and that they do only in that one, if they came so long after the last echo of ours.
 const HEARD_FOR: Duration = Duration::from_secs(12);
 const ONE_WAY_AFTER: Duration = Duration::from_secs(1);
+/// Echoes in a row after which a path is known well enough to rest.
+const ECHOES_TO_REST: u8 = 8;
 /// A peer that still probes from its old address this recently has not moved.
 const MOVED_AFTER: Duration = Duration::from_secs(1);
 /// A small probe without an echo for this long was lost, unless the path is known to be slower; one that comes later, but before
@@ -153,6 +157,9 @@ pub struct Direct {
     /// The peer's last probe from anywhere, and the last echo of ours.
     heard_at: Option<Time>,
     echoed_at: Option<Time>,
+    /// It is one of many, and may rest while nothing is sent this way; not before `awake_until`, as packets of others are.
+    may_rest: bool,
+    awake_until: Time,
 }
 
 impl Direct {
@@ -170,6 +177,8 @@ impl Direct {
             used_until: Time::ZERO,
             heard_at: None,
             echoed_at: None,
+            may_rest: false,
+            awake_until: Time::ZERO,
         }
     }
 
@@ -207,8 +216,21 @@ impl Direct {
         self.wanted(now);
         if let Some(active) = &mut self.active {
             active.probe_at = active.probe_at.min(now + interval);
-            active.mtu.set_busy(true);
+            active.mtu.set_use(Use::Busy);
         }
+    }
+
+    /// Packets of others are passed on this way: it must not rest.
+    pub fn carrying(&mut self, now: Time) {
+        self.awake_until = now + BUSY_FOR;
+        if let Some(active) = self.active.as_mut().filter(|_| self.may_rest) {
+            active.probe_at = active.probe_at.min(now + PROBE_INTERVAL);
+        }
+    }
+
+    /// Whether it is one of many, to be probed seldom while nothing is sent this way.
+    pub fn set_one_of_many(&mut self, may_rest: bool) {
+        self.may_rest = may_rest;
     }
 
     /// Frames are sent to the peer, this way or another: how much is lost matters.
@@ -340,7 +362,10 @@ impl Direct {
             }
         }
         let was_up = active.up;
-        if now.since(active.answered_at) >= DOWN_AFTER && active.unanswered >= DOWN_PROBES {
+        // Who rests was not asked for a while.
+        let is_asked = |at| now.since(at) + PROBE_INTERVAL >= DOWN_AFTER;
+        let is_silent = now.since(active.answered_at) >= DOWN_AFTER && active.first_unanswered.is_some_and(is_asked);
+        if is_silent && active.unanswered >= DOWN_PROBES {
             // Frames may still have been sent there for want of another way.
             let was_told = was_up || active.is_silent;
             self.give_up(now);
@@ -359,8 +384,9 @@ impl Direct {
     /// The next probe to send.
     pub fn poll_probe(&mut self, now: Time, entropy: &Entropy) -> Option<Probe> {
         let busy = self.busy.filter(|(_, until)| now < *until).map(|(interval, _)| interval);
+        let rests = self.may_rest && busy.is_none() && now >= self.awake_until;
         let due = match &mut self.active {
-            Some(active) => active.poll(busy, self.is_avoided && now < self.used_until, now),
+            Some(active) => active.poll(busy, rests, self.is_avoided && now < self.used_until, now),
             None => None,
         };
         let (to, size, number) = match due {
@@ -488,6 +514,7 @@ impl Active {
     fn poll(
         &mut self,
         busy: Option<Duration>,
+        rests: bool,
         is_avoided: bool,
         now: Time,
     ) -> Option<(SocketAddr, usize, Option<u64>)> {
@@ -495,22 +522,29 @@ impl Active {
         if self.probe_at <= now || (self.unanswered == 1 && self.is_late(now)) {
             self.unanswered = self.unanswered.saturating_add(1);
             self.first_unanswered.get_or_insert(now);
-            self.probe_at = now + self.interval(busy, is_avoided, now);
+            self.probe_at = now + self.interval(busy, rests, is_avoided, now);
             self.survey = self.survey.saturating_sub(1);
             return Some((self.address, SMALL_LEN, Some(self.estimate.sent())));
         }
-        self.mtu.set_busy(busy.is_some());
+        self.mtu.set_use(if busy.is_some() {
+            Use::Busy
+        } else if rests && self.up {
+            Use::Resting
+        } else {
+            Use::Idle
+        });
         let size = self.mtu.poll(now, self.estimate.patience(MTU_PATIENCE))?;
         Some((self.address, size, None))
     }
 
     /// How long until the next probe.
-    fn interval(&self, busy: Option<Duration>, is_avoided: bool, now: Time) -> Duration {
+    fn interval(&self, busy: Option<Duration>, rests: bool, is_avoided: bool, now: Time) -> Duration {
         if self.is_late(now) || now < self.hurried_until {
             return BURST_INTERVAL;
         }
+        let may_rest = rests && self.up && self.echoes >= ECHOES_TO_REST;
         [
-            Some(PROBE_INTERVAL),
+            Some(if may_rest { REST_INTERVAL } else { PROBE_INTERVAL }),
             busy,
             (self.survey > 0).then_some(SURVEY_INTERVAL),
             (is_avoided && self.estimate.is_lossy(now)).then_some(WATCH_INTERVAL),
@@ -660,6 +694,49 @@ mod tests {
             assert!(!bench.direct.is_surveyed(), "after {second} s");
         }
         assert!(bench.direct.loss() > 0.05);
+    }
+
+    #[test]
+    fn an_idle_path_of_many_costs_little_and_its_death_is_noticed_soon_after_frames_are_sent() {
+        let mut bench = Bench::new();
+        bench.answering = vec![HOME.parse().unwrap()];
+        bench.direct.set_one_of_many(true);
+        bench.direct.steer(true, false);
+        bench.run(Duration::from_secs(20));
+        bench.sent = 0;
+        assert_eq!(bench.run(Duration::from_secs(100)), []);
+        assert!((18..=24).contains(&bench.sent), "{}", bench.sent);
+        bench.answering.clear();
+        bench.direct.busy(Duration::from_millis(50), bench.now);
+        assert_eq!(bench.run(Duration::from_millis(500)), []);
+        assert_eq!(bench.run(Duration::from_millis(500)), [Change::Down]);
+    }
+
+    #[test]
+    fn a_resting_path_that_is_the_only_one_is_given_up_after_three_seconds_of_asking() {
+        let mut bench = Bench::new();
+        bench.answering = vec![HOME.parse().unwrap()];
+        bench.direct.set_one_of_many(true);
+        bench.run(Duration::from_secs(20));
+        bench.answering.clear();
+        let died = bench.now;
+        while bench.run(Duration::from_millis(100)).is_empty() {}
+        let took = bench.now.since(died);
+        assert!(took >= DOWN_AFTER - PROBE_INTERVAL && took <= REST_INTERVAL + DOWN_AFTER, "{took:?}");
+    }
+
+    #[test]
+    fn a_path_that_carries_packets_of_others_does_not_rest() {
+        let mut bench = Bench::new();
+        bench.answering = vec![HOME.parse().unwrap()];
+        bench.direct.set_one_of_many(true);
+        bench.run(Duration::from_secs(20));
+        bench.sent = 0;
+        for _ in 0..20 {
+            bench.direct.carrying(bench.now);
+            bench.run(Duration::from_millis(500));
+        }
+        assert!(bench.sent >= 19, "{}", bench.sent);
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //!              └─────────────────────────────────────────────────────────────┴───────┘  shortened: it costs eight packets)
 //! ```
 //! Whose frames are lost wants to know soon that a path has narrowed; where none are sent, these packets would be the most that is.
-//! So the size in use is looked at every 500 ms while frames are sent, and when they begin to be, else every 10 s; and
-//! larger ones every minute, else every ten (RFC 8899's own).
+//! So the size in use is looked at every 500 ms while frames are sent, and when they begin to be, else every 10 s, or every 180 s
+//! where a path rests as one of many; and larger ones every minute, else every ten (RFC 8899's own), or every hour.
 //!
 //! ICMP is neither needed nor believed; what the system itself refuses to send is not asked again. While a sweep runs the
 //! earlier result stays in use, unless it was just found lost: then what is answered is taken at once. A sweep that nothing answered
@@ -32,8 +32,21 @@ const TRIES: u8 = 2;
 /// Between looks at the size in use, and between searches for a larger one, while frames are sent and while none are.
 const VERIFY_INTERVAL: Duration = Duration::from_millis(500);
 const VERIFY_INTERVAL_IDLE: Duration = Duration::from_secs(10);
+const VERIFY_INTERVAL_RESTING: Duration = Duration::from_secs(180);
 const RAISE_INTERVAL: Duration = Duration::from_secs(60);
 const RAISE_INTERVAL_IDLE: Duration = Duration::from_secs(600);
+const RAISE_INTERVAL_RESTING: Duration = Duration::from_secs(3600);
+
+/// What a path is used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Use {
+    /// Frames are sent this way.
+    Busy,
+    /// None are.
+    Idle,
+    /// None are, and it is one of many.
+    Resting,
+}
 
 /// One asked size.
 #[derive(Clone, Debug)]
@@ -65,19 +78,18 @@ pub struct MtuSearch {
     refused: usize,
     /// When the last sweep began.
     swept_at: Time,
-    /// Frames are sent this way.
-    is_busy: bool,
+    used: Use,
 }
 
 impl MtuSearch {
     /// A search that begins with a sweep at `now`.
     pub fn new(now: Time) -> Self {
-        Self { phase: sweep(), usable: None, narrowed: false, refused: usize::MAX, swept_at: now, is_busy: false }
+        Self { phase: sweep(), usable: None, narrowed: false, refused: usize::MAX, swept_at: now, used: Use::Idle }
     }
 
-    /// Frames are sent this way from now on, or are not any more.
-    pub fn set_busy(&mut self, is_busy: bool) {
-        self.is_busy = is_busy;
+    /// What the path is used for from now on.
+    pub fn set_use(&mut self, used: Use) {
+        self.used = used;
     }
 
     /// The UDP payload in use; None until the first sweep ended.
@@ -168,9 +180,10 @@ impl MtuSearch {
     }
 
     fn intervals(&self) -> (Duration, Duration) {
-        match self.is_busy {
-            true => (VERIFY_INTERVAL, RAISE_INTERVAL),
-            false => (VERIFY_INTERVAL_IDLE, RAISE_INTERVAL_IDLE),
+        match self.used {
+            Use::Busy => (VERIFY_INTERVAL, RAISE_INTERVAL),
+            Use::Idle => (VERIFY_INTERVAL_IDLE, RAISE_INTERVAL_IDLE),
+            Use::Resting => (VERIFY_INTERVAL_RESTING, RAISE_INTERVAL_RESTING),
         }
     }
 
@@ -284,7 +297,7 @@ mod tests {
     fn a_path_that_narrows_is_noticed_within_a_second_and_a_half_and_one_that_widens_in_a_minute() {
         let mut now = Time::ZERO;
         let mut search = MtuSearch::new(now);
-        search.set_busy(true);
+        search.set_use(Use::Busy);
         run(&mut search, 1472, &mut now, Duration::from_secs(5));
         run(&mut search, 1272, &mut now, Duration::from_millis(1500));
         assert!(search.usable().unwrap() <= 1272, "{search:?}");
@@ -299,7 +312,7 @@ mod tests {
         run(&mut search, 1472, &mut now, Duration::from_secs(5));
         let sent = run(&mut search, 1472, &mut now, Duration::from_secs(100));
         assert!((5..=12).contains(&sent), "{sent}");
-        search.set_busy(true);
+        search.set_use(Use::Busy);
         run(&mut search, 1272, &mut now, Duration::from_millis(1500));
         assert!(search.usable().unwrap() <= 1272, "{search:?}");
     }

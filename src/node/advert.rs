@@ -127,7 +127,8 @@ impl Advert {
     /// The record as of now.
     pub(super) fn record(&self, config: &NodeConfig, connections: &Connections, links: &Links) -> PeerRecord {
         let control: BTreeSet<PeerName> = connections.up().map(|(_, _, peer)| peer.name).collect();
-        let direct = links.iter().filter(|(_, link)| link.direct.as_ref().is_some_and(|d| d.address().is_some()));
+        let ours = links.iter().filter(|(_, link)| link.is_neighbour);
+        let direct = ours.filter(|(_, link)| link.direct.as_ref().is_some_and(|d| d.address().is_some()));
         let mut peers: BTreeSet<PeerName> = direct.map(|(peer, _)| peer).collect();
         peers.extend(&control);
         let records = peers.into_iter().take(LINKS_MAX).map(|peer| {

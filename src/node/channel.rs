@@ -12,7 +12,7 @@ use crate::{
         delta::DeltaError,
         digest::DigestError,
         origin::Incarnation,
-        replica::{Repair, Replica},
+        replica::{Compared, Repair, Replica},
     },
     id::PeerName,
 };
@@ -45,8 +45,9 @@ impl<K: Replicated + Ord, V: Replicated> Channel<K, V> {
 pub(super) struct Taken {
     /// To be passed on to other neighbours.
     pub(super) forward: Option<Vec<u8>>,
-    /// Something is missing.
-    pub(super) gap: bool,
+    /// Origins of which something was new, and those of which something is missing.
+    pub(super) news: Vec<PeerName>,
+    pub(super) gaps: Vec<PeerName>,
     /// Others know a later life of ours.
     pub(super) later: Option<Incarnation>,
 }
@@ -57,6 +58,12 @@ pub(super) trait Replicating {
     fn digest_hash(&self, include: &dyn Fn(PeerName) -> bool) -> u64;
     /// As [`Replica::digest`].
     fn digest(&self, include: &dyn Fn(PeerName) -> bool) -> Vec<Vec<u8>>;
+    /// As [`Replica::digest_of`].
+    fn digest_of(&self, name: PeerName) -> Vec<u8>;
+    /// As [`Replica::announcements`].
+    fn announcements(&self, names: &BTreeSet<PeerName>) -> Vec<Vec<u8>>;
+    /// As [`Replica::compare`].
+    fn compare(&self, announcement: &[u8]) -> Result<Compared, DigestError>;
     /// As [`Replica::delta_since`].
     fn delta_since(&self, digest: &[u8], include: &dyn Fn(PeerName) -> bool) -> Result<Repair, DigestError>;
     /// As [`Replica::merge`]; remembers what changed.
@@ -74,6 +81,18 @@ impl<K: Replicated + Ord, V: Replicated> Replicating for Channel<K, V> {
         self.replica.digest(include)
     }
 
+    fn digest_of(&self, name: PeerName) -> Vec<u8> {
+        self.replica.digest_of(name)
+    }
+
+    fn announcements(&self, names: &BTreeSet<PeerName>) -> Vec<Vec<u8>> {
+        self.replica.announcements(names)
+    }
+
+    fn compare(&self, announcement: &[u8]) -> Result<Compared, DigestError> {
+        self.replica.compare(announcement)
+    }
+
     fn delta_since(&self, digest: &[u8], include: &dyn Fn(PeerName) -> bool) -> Result<Repair, DigestError> {
         self.replica.delta_since(digest, include)
     }
@@ -83,7 +102,7 @@ impl<K: Replicated + Ord, V: Replicated> Replicating for Channel<K, V> {
         for (origin, keys) in merged.changed {
             self.changed.extend(keys.into_iter().map(|key| (origin, key)));
         }
-        Ok(Taken { forward: merged.forward, gap: merged.gap, later: merged.outdated_self })
+        Ok(Taken { forward: merged.forward, news: merged.news, gaps: merged.gaps, later: merged.outdated_self })
     }
 
     fn restart(&mut self, above: Incarnation, entropy: &Entropy) -> Vec<Vec<u8>> {

@@ -24,6 +24,7 @@ use crate::{
     api::Direction,
     connect::{End, EndKind},
     control::{
+        preface::ANNOUNCEMENTS,
         refusal::{Refusal, RefusalCode},
         session::{ControlConfig, Session, SessionEvent},
     },
@@ -76,6 +77,8 @@ pub(super) struct Peer {
     pub(super) public: PublicKey,
     pub(super) uid: Uid,
     pub(super) hello: Hello,
+    /// It knows announcements, so that it need not be sent everything by everybody.
+    pub(super) takes_announcements: bool,
 }
 
 #[derive(Debug)]
@@ -228,10 +231,15 @@ impl Connections {
 
     /// Sends a message; false if the connection is not up.
     pub(super) fn send(&mut self, conn: ConnId, message: &ControlMessage) -> bool {
+        self.send_encoded(conn, &message.encode())
+    }
+
+    /// The same with the message in its encoded form.
+    pub(super) fn send_encoded(&mut self, conn: ConnId, message: &[u8]) -> bool {
         let Some(connection) = self.connections.get_mut(&conn).filter(|c| matches!(c.state, State::Up { .. })) else {
             return false;
         };
-        let sent = connection.session.as_mut().is_some_and(|session| session.send(&message.encode()).is_ok());
+        let sent = connection.session.as_mut().is_some_and(|session| session.send(message).is_ok());
         self.flush(conn);
         sent
     }
@@ -286,9 +294,12 @@ impl Connections {
             let Some(connection) = self.connections.get_mut(&conn) else { return };
             let Some(event) = connection.session.as_mut().and_then(Session::poll_event) else { return };
             match event {
-                SessionEvent::Established { public, name, uid, hello, .. } => match Hello::decode(&hello) {
+                SessionEvent::Established { public, name, uid, hello, capabilities, .. } => match Hello::decode(&hello)
+                {
                     Ok(hello) => {
-                        self.established(conn, Peer { name, public, uid, hello }, admits(conn, name), now);
+                        let takes_announcements = capabilities & ANNOUNCEMENTS != 0;
+                        let peer = Peer { name, public, uid, hello, takes_announcements };
+                        self.established(conn, peer, admits(conn, name), now);
                     }
                     Err(error) => {
                         self.refuse(conn, RefusalCode::Malformed, EndKind::Refused, &error.to_string());
@@ -315,7 +326,7 @@ impl Connections {
             Some((old, direction, _)) => self.settle(conn, peer, old, direction, now),
             None if !is_admitted => {
                 let reason = "connection limit reached here (--conn-limit)";
-                self.refuse(conn, RefusalCode::ConnectionLimit, EndKind::Refused, reason);
+                self.refuse(conn, RefusalCode::ConnectionLimit, EndKind::Full, reason);
             }
             None => self.come_up_when_wanted(conn, peer, now),
         }
@@ -470,6 +481,7 @@ fn kind_of(refusal: &Refusal) -> EndKind {
     let by_peer = if let Refusal::RefusedByPeer(code) = refusal { Some(*code) } else { None };
     match by_peer.or(refusal.code()) {
         Some(RefusalCode::Self_) => EndKind::Own,
+        Some(RefusalCode::ConnectionLimit) => EndKind::Full,
         Some(RefusalCode::ClonedIdentity) if by_peer.is_none() => EndKind::Own,
         Some(
             RefusalCode::AlreadyConnected | RefusalCode::ShuttingDown | RefusalCode::Malformed | RefusalCode::TooLarge,
@@ -481,7 +493,6 @@ fn kind_of(refusal: &Refusal) -> EndKind {
             | RefusalCode::ClonedIdentity
             | RefusalCode::SecretMissing
             | RefusalCode::SecretUnexpected
-            | RefusalCode::ConnectionLimit
             | RefusalCode::Other(_),
         ) => EndKind::Refused,
         None => EndKind::Broken,

@@ -1,6 +1,12 @@
 //! The replicated channels and what neighbours say about them: hashes, digests, deltas.
 //!
 //! What changed is flooded at once; every half minute neighbours compare eight bytes, and repair what was missed.
+//!
+//! In a large mesh it is flooded along a tree of connections that all find alike in what is known of them ([`Graph::tree`]), so that it
+//! comes to each once and not from each neighbour. Those beside the tree are told a moment later in a few bytes how much there
+//! is, and ask for what did not come: when the tree is broken, or not the same for all.
+//!
+//! [`Graph::tree`]: crate::topology::graph::Graph::tree
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -10,7 +16,7 @@ use std::{
 
 use super::{
     channel::{Channel, Replicating, Taken},
-    connections::Connections,
+    connections::{Connections, Peer},
 };
 use crate::{
     entropy::Entropy,
@@ -33,6 +39,14 @@ use crate::{
 
 /// Between comparisons with all neighbours; jittered by a quarter.
 const COMPARE_INTERVAL: Duration = Duration::from_secs(30);
+/// What is new is announced beside the tree this long after it came, or up to half as long again, so that not both ends tell each other:
+/// the tree has brought it by then, if it does.
+const ANNOUNCE_AFTER: Duration = Duration::from_millis(250);
+/// An origin is not asked for again so soon; and for more than so many at once a whole digest is sent.
+const ASK_AGAIN: Duration = Duration::from_millis(300);
+const ASK_MAX: usize = 16;
+/// Between whole digests to different neighbours of a large mesh: all of them know the same, and one answer is enough.
+const DIGEST_SPACING: Duration = Duration::from_millis(50);
 /// A neighbour is sent no digest of a channel more often than this, however much is missing.
 const DIGEST_INTERVAL: Duration = Duration::from_millis(200);
 /// Deltas that are remembered to know them again: each comes from all neighbours within a few round trips.
@@ -46,8 +60,9 @@ const RESTARTS_MAX: u32 = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum To {
     One(ConnId),
-    /// All neighbours but the one that it came from.
-    AllBut(Option<ConnId>),
+    All,
+    /// Those in the tree, but the one that it came from.
+    Tree(Option<ConnId>),
 }
 
 /// The channels.
@@ -66,6 +81,16 @@ pub(super) struct Exchange {
     /// The earliest of their times: asked far more often than it changes.
     owed_due: Option<Time>,
     compare_at: Time,
+    /// The neighbours in the tree; None while all are sent everything.
+    tree: Option<BTreeSet<PeerName>>,
+    /// Those that came into it since the last announcement: they missed what was flooded before.
+    joined: BTreeSet<PeerName>,
+    /// Of what there is something new that those beside the tree have not been told of but for some who know it, and when they are.
+    unannounced: BTreeMap<ChannelId, BTreeMap<PeerName, BTreeSet<ConnId>>>,
+    announce_at: Option<Time>,
+    asked: BTreeMap<(ChannelId, PeerName), Time>,
+    /// Of each channel, before when no other neighbour is sent a whole digest.
+    spaced: BTreeMap<ChannelId, Time>,
     restarts: u32,
     /// Messages refused so far.
     pub(super) refused: u64,
@@ -93,6 +118,12 @@ impl Exchange {
             compare_at: Time::ZERO + COMPARE_INTERVAL,
             owed: BTreeMap::new(),
             owed_due: None,
+            tree: None,
+            joined: BTreeSet::new(),
+            unannounced: BTreeMap::new(),
+            announce_at: None,
+            asked: BTreeMap::new(),
+            spaced: BTreeMap::new(),
             restarts: 0,
             refused: 0,
         }
@@ -115,6 +146,26 @@ impl Exchange {
     /// The next message to send.
     pub(super) fn poll_message(&mut self) -> Option<(To, ControlMessage)> {
         self.messages.pop_front()
+    }
+
+    /// Which neighbours are in the tree from now on; None if all are to be sent everything.
+    pub(super) fn set_tree(&mut self, tree: Option<BTreeSet<PeerName>>) {
+        if let (Some(old), Some(new)) = (&self.tree, &tree) {
+            self.joined.extend(new.difference(old));
+        }
+        self.tree = tree;
+    }
+
+    /// Whether changes are sent to this neighbour at once.
+    pub(super) fn is_in_tree(&self, peer: &Peer) -> bool {
+        self.tree.as_ref().is_none_or(|tree| !peer.takes_announcements || tree.contains(&peer.name))
+    }
+
+    /// What was flooded until now is announced in a moment.
+    pub(super) fn plan_announcement(&mut self, now: Time) {
+        if !self.unannounced.is_empty() {
+            self.announce_at.get_or_insert_with(|| now + ANNOUNCE_AFTER.mul_f64(1.0 + self.entropy.fraction() / 2.0));
+        }
     }
 
     /// Peers whose records changed since last asked.
@@ -140,7 +191,7 @@ impl Exchange {
             None => replica.remove(&key),
         };
         if let Some(delta) = delta {
-            self.flood(ChannelId::Addresses, delta, None);
+            self.flood(ChannelId::Addresses, delta);
         }
         Ok(())
     }
@@ -163,7 +214,7 @@ impl Exchange {
         };
         if let Some(delta) = delta {
             self.names.note(self.name, key);
-            self.flood(ChannelId::Names, delta, None);
+            self.flood(ChannelId::Names, delta);
         }
         Ok(())
     }
@@ -186,7 +237,7 @@ impl Exchange {
         // A record with at most LINKS_MAX links and ADDRESSES_MAX addresses always fits.
         if let Ok(Some(delta)) = self.topology.replica.set((), record) {
             self.topology.note(self.name, ());
-            self.flood(ChannelId::Topology, delta, None);
+            self.flood(ChannelId::Topology, delta);
         }
     }
 
@@ -199,7 +250,7 @@ impl Exchange {
             Change::Remove(mac) => endpoints.remove(&mac),
         };
         if let Some(delta) = delta {
-            self.flood(ChannelId::Endpoints, delta, None);
+            self.flood(ChannelId::Endpoints, delta);
         }
     }
 
@@ -247,6 +298,24 @@ impl Exchange {
         Ok(())
     }
 
+    /// A neighbour told how much it knows of something new: it is asked for what we lack.
+    pub(super) fn announced(
+        &mut self,
+        conn: ConnId,
+        channel: ChannelId,
+        known: &[u8],
+        now: Time,
+    ) -> Result<(), String> {
+        let compared = self.channel(channel).compare(known).map_err(|error| self.refuse(&error))?;
+        if let Some(unannounced) = self.unannounced.get_mut(&channel) {
+            for name in &compared.same {
+                unannounced.entry(*name).and_modify(|knowing| knowing.extend([conn]));
+            }
+        }
+        self.ask(conn, channel, &compared.wanting, now);
+        Ok(())
+    }
+
     /// A neighbour told changes: what is new is passed on to all others.
     pub(super) fn delta(&mut self, conn: ConnId, channel: ChannelId, delta: &[u8], now: Time) -> Result<(), String> {
         if self.seen.iter().any(|(of, seen)| *of == channel && seen == delta) {
@@ -257,7 +326,7 @@ impl Exchange {
         if let Some(above) = own_restart {
             let entropy = self.entropy.clone();
             for delta in self.channel_mut(channel).restart(above, &entropy) {
-                self.flood(channel, delta, None);
+                self.flood(channel, delta);
             }
         }
         Ok(())
@@ -301,18 +370,26 @@ impl Exchange {
         }
         self.owed_due = self.owed.values().filter_map(|owed| owed.due).min();
         if now >= self.compare_at {
+            self.asked.retain(|_, at| now.since(*at) < ASK_AGAIN);
             self.compare_at = now + COMPARE_INTERVAL.mul_f64(0.75 + self.entropy.fraction() / 2.0);
             self.owed.retain(|(conn, _), _| connections.peer(*conn).is_some());
             for channel in ChannelId::ALL {
                 let hash = self.channel(channel).digest_hash(&|peer| include(channel, peer));
-                self.messages.push_back((To::AllBut(None), ControlMessage::DigestHash { channel, hash }));
+                self.messages.push_back((To::All, ControlMessage::DigestHash { channel, hash }));
             }
+        }
+        if self.announce_at.is_some_and(|at| at <= now) {
+            self.announce_at = None;
+            let joined = std::mem::take(&mut self.joined);
+            let may_lack = |peer: &Peer| !self.is_in_tree(peer) || joined.contains(&peer.name);
+            let neighbours = connections.up().filter(|(.., peer)| may_lack(peer)).map(|(conn, ..)| conn);
+            self.announce(&neighbours.collect::<Vec<_>>());
         }
     }
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(super) fn deadline(&self) -> Option<Time> {
-        Some(self.owed_due.map_or(self.compare_at, |owed| owed.min(self.compare_at)))
+        [Some(self.compare_at), self.owed_due, self.announce_at].into_iter().flatten().min()
     }
 
     fn channel(&self, channel: ChannelId) -> &dyn Replicating {
@@ -343,10 +420,10 @@ impl Exchange {
         now: Time,
     ) -> Option<Incarnation> {
         if let Some(delta) = taken.forward {
-            self.flood(channel, delta, Some(conn));
+            self.send_on(channel, taken.news, delta, Some(conn));
         }
-        if taken.gap {
-            self.owe_digest(conn, channel, now);
+        if !taken.gaps.is_empty() {
+            self.ask(conn, channel, &taken.gaps, now);
         } else if delta.len() <= SEEN_LEN_MAX {
             self.seen.truncate(SEEN_MAX - 1);
             self.seen.push_front((channel, delta.to_vec()));
@@ -356,10 +433,40 @@ impl Exchange {
         (self.restarts <= RESTARTS_MAX).then_some(above)
     }
 
+    /// Tells these neighbours how much there is that is new, unless they have said so themselves.
+    fn announce(&mut self, neighbours: &[ConnId]) {
+        for (channel, news) in std::mem::take(&mut self.unannounced) {
+            for conn in neighbours {
+                let unknown = news.iter().filter(|(_, knowing)| !knowing.contains(conn));
+                let names: BTreeSet<PeerName> = unknown.map(|(name, _)| *name).collect();
+                for known in self.channel(channel).announcements(&names).into_iter().filter(|_| !names.is_empty()) {
+                    self.say(*conn, ControlMessage::Announcement { channel, known });
+                }
+            }
+        }
+    }
+
+    /// Asks a neighbour for what it knows of these origins.
+    fn ask(&mut self, conn: ConnId, channel: ChannelId, names: &[PeerName], now: Time) {
+        if names.len() > ASK_MAX {
+            return self.owe_digest(conn, channel, now);
+        }
+        for name in names {
+            let asked = self.asked.get(&(channel, *name));
+            if asked.is_none_or(|at| now.since(*at) >= ASK_AGAIN) {
+                self.asked.insert((channel, *name), now);
+                let digest = self.channel(channel).digest_of(*name);
+                self.say(conn, ControlMessage::Digest { channel, digest });
+            }
+        }
+    }
+
     fn owe_digest(&mut self, conn: ConnId, channel: ChannelId, now: Time) {
+        let spaced = self.spaced.get(&channel).copied().filter(|_| self.tree.is_some()).unwrap_or(Time::ZERO);
         let owed = self.owed.entry((conn, channel)).or_insert(Owed { due: None, sent: Time::ZERO });
         let earliest = if owed.sent == Time::ZERO { now } else { owed.sent + DIGEST_INTERVAL };
-        let due = *owed.due.get_or_insert(earliest.max(now));
+        let due = *owed.due.get_or_insert(earliest.max(now).max(spaced));
+        self.spaced.insert(channel, due.max(spaced) + DIGEST_SPACING);
         self.owed_due = Some(self.owed_due.map_or(due, |earlier| earlier.min(due)));
     }
 
@@ -368,8 +475,23 @@ impl Exchange {
         error.to_string()
     }
 
-    fn flood(&mut self, channel: ChannelId, delta: Vec<u8>, except: Option<ConnId>) {
-        self.messages.push_back((To::AllBut(except), ControlMessage::Delta { channel, delta }));
+    /// Tells all something of our own.
+    fn flood(&mut self, channel: ChannelId, delta: Vec<u8>) {
+        self.send_on(channel, [self.name], delta, None);
+    }
+
+    fn send_on(
+        &mut self,
+        channel: ChannelId,
+        news: impl IntoIterator<Item = PeerName>,
+        delta: Vec<u8>,
+        except: Option<ConnId>,
+    ) {
+        if self.tree.is_some() {
+            let unannounced = self.unannounced.entry(channel).or_default();
+            unannounced.extend(news.into_iter().map(|name| (name, except.into_iter().collect())));
+        }
+        self.messages.push_back((To::Tree(except), ControlMessage::Delta { channel, delta }));
     }
 
     fn say(&mut self, conn: ConnId, message: ControlMessage) {

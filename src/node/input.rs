@@ -82,15 +82,22 @@ pub enum Input {
     },
     /// Change names of this peer; answered at once by [`super::output::Output::NamesAnswer`].
     Names(NameRequest),
-    /// The data plane sent frames to these peers since it last said so, a moment ago.
+    /// The data plane exchanged frames with peers since it last said so, a moment ago, or passed packets on.
     Busy {
-        /// Each once.
+        /// With whom frames were exchanged, each once.
         peers: Vec<PeerName>,
+        /// To whom packets of others were passed on straight, each once.
+        onward: Vec<PeerName>,
     },
     /// The data plane was busy for this share of its time of late, in thousandths, and is until it says otherwise.
     Load(u16),
     /// The data plane has a frame for this peer and no session to seal it with.
     SessionWanted {
+        /// The peer.
+        peer: PeerName,
+    },
+    /// The data plane sends frames to this peer, one station to another, by relays.
+    StraightWanted {
         /// The peer.
         peer: PeerName,
     },

@@ -3,6 +3,7 @@
 //! A link exists for every known peer and costs nothing until somebody wants to send there. A direct path is looked for
 //! only where [`Links::allow_direct`] said so; all else goes by the relays that [`Links::set_relays`] names.
 
+mod demand;
 mod fast;
 mod news;
 
@@ -12,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use demand::Budget;
 use news::News;
 
 use super::{input::Origin, load::Load, output::Output};
@@ -80,8 +82,10 @@ pub(super) struct Link {
     planned: Option<PlannedPeer>,
     pub(super) rekeys: u64,
     wanted: bool,
-    /// Where the peer may be, who cannot be dialled: looked at when frames are wanted.
-    elsewhere: Vec<SocketAddr>,
+    /// One of the mesh, and told to all; else one on demand.
+    pub(super) is_neighbour: bool,
+    /// When frames were exchanged with the peer, or over it, as far as is seen.
+    used_at: Time,
     stamp: Option<Stamp>,
     relays: Option<Vec<PeerName>>,
     confirm_at: Time,
@@ -112,6 +116,8 @@ pub(super) struct Links {
     by_index: BTreeMap<u32, PeerName>,
     agenda: BTreeSet<(Time, PeerName)>,
     news: News,
+    budget: Budget,
+    is_large: bool,
     cookies: CookieJar,
     load: Load,
     pub(super) drops: DropCounts,
@@ -142,6 +148,8 @@ impl Links {
             by_index: BTreeMap::new(),
             agenda: BTreeSet::new(),
             news: News::default(),
+            budget: Budget::default(),
+            is_large: false,
             load: Load::default(),
             drops: DropCounts::default(),
             outputs: VecDeque::new(),
@@ -155,7 +163,7 @@ impl Links {
     }
 
     /// All links.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (PeerName, &Link)> {
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (PeerName, &Link)> {
         self.links.iter().map(|(peer, link)| (*peer, link))
     }
 
@@ -222,24 +230,8 @@ impl Links {
     pub(super) fn want(&mut self, peer: PeerName, now: Time) {
         if let Some(link) = self.links.get_mut(&peer) {
             link.wanted = true;
-            self.look_elsewhere(peer, now);
+            link.used_at = now;
             self.touch(peer, now);
-        }
-    }
-
-    /// A peer cannot be dialled, and may be at these addresses: a direct path to it is looked for as soon as frames go there, which both
-    /// ends see. To look for all peers that cannot be dialled would be too much in a large mesh.
-    pub(super) fn set_elsewhere(&mut self, peer: PeerName, candidates: Vec<SocketAddr>, now: Time) {
-        if let Some(link) = self.links.get_mut(&peer) {
-            link.elsewhere = candidates;
-            self.look_elsewhere(peer, now);
-        }
-    }
-
-    fn look_elsewhere(&mut self, peer: PeerName, now: Time) {
-        if let Some(link) = self.links.get_mut(&peer).filter(|link| link.wanted && !link.elsewhere.is_empty()) {
-            let candidates = std::mem::take(&mut link.elsewhere);
-            self.allow_direct(peer, candidates, now);
         }
     }
 
@@ -262,21 +254,32 @@ impl Links {
         }
     }
 
-    /// Frames were sent to these peers a moment ago: links that carry any are watched more closely.
-    pub(super) fn busy(&mut self, peers: &[PeerName], now: Time) {
+    /// Frames were exchanged with these peers a moment ago, and packets of others passed on straight to those in `onward`: links that
+    /// carry any are watched more closely.
+    pub(super) fn busy(&mut self, peers: &[PeerName], onward: &[PeerName], now: Time) {
         let count = u32::try_from(peers.len()).unwrap_or(u32::MAX);
         let interval = BUSY_INTERVAL.max(BUSY_INTERVAL_PER_LINK * count);
         for &peer in peers {
             let Some(link) = self.links.get_mut(&peer) else { continue };
+            link.used_at = now;
             if let Some(direct) = &mut link.direct {
                 direct.wanted(now);
             }
             // What goes by relays is seen on the link to the first.
             let first = link.relays.as_ref().and_then(|relays| relays.first().copied()).unwrap_or(peer);
-            if let Some(direct) = self.links.get_mut(&first).and_then(|link| link.direct.as_mut()) {
-                direct.busy(interval, now);
-                self.touch(first, now);
-            }
+            self.carries(first, |direct| direct.busy(interval, now), now);
+        }
+        for &peer in onward {
+            self.carries(peer, |direct| direct.carrying(now), now);
+        }
+    }
+
+    fn carries(&mut self, peer: PeerName, what: impl FnOnce(&mut Direct), now: Time) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        if let Some(direct) = &mut link.direct {
+            link.used_at = now;
+            what(direct);
+            self.touch(peer, now);
         }
     }
 
@@ -380,7 +383,9 @@ impl Links {
             Origin::Relayed(_) | Origin::Fast | Origin::Encap { .. } => return Err(Drop::BadHandshake),
         };
         link.stamp = accepted;
-        link.wanted = true;
+        if !link.wanted {
+            (link.wanted, link.used_at) = (true, now);
+        }
         let yields = self.fast.own < peer;
         link.keys.accept(established, local, yields, now);
         if let (Origin::Direct(from), Some(direct)) = (origin, &mut link.direct) {
@@ -388,7 +393,6 @@ impl Links {
         }
         self.outputs.push_back(Output::Datagram { to: peer, route, bytes: reply });
         self.changes.push_back((peer, LinkChange::Keys));
-        self.look_elsewhere(peer, now);
         self.touch(peer, now);
         Ok(())
     }
@@ -471,6 +475,7 @@ impl Links {
 
     /// Does what is due on one link.
     fn service(&mut self, peer: PeerName, now: Time) {
+        self.rest(peer, now);
         let Some(link) = self.links.get_mut(&peer) else { return };
         if link.keys.handle_timeout(now) {
             self.changes.push_back((peer, LinkChange::Keys));
@@ -483,6 +488,7 @@ impl Links {
         let mut probes = Vec::new();
         if let Some(direct) = &mut link.direct {
             link.fast.set_used(direct.is_used(now));
+            direct.set_one_of_many(self.is_large);
             let change = direct.handle_timeout(now);
             self.changes.extend(change.map(|change| (peer, LinkChange::Direct(change))));
             if direct.is_surveyed() {
@@ -561,7 +567,7 @@ impl Links {
         }
         self.changes.extend(link.measure(now).then_some((peer, LinkChange::Cost)));
         self.changes.extend(link.tell(&mut self.news, peers, now).map(|turn| (peer, LinkChange::Told(turn))));
-        let due = link.deadline(self.rekey_after, &self.fast, now);
+        let due = link.deadline(self.rekey_after, &self.fast, self.is_large, now);
         if due != link.due {
             if let Some(old) = link.due {
                 self.agenda.remove(&(old, peer));
@@ -583,7 +589,8 @@ impl Link {
             planned: None,
             rekeys: 0,
             wanted: false,
-            elsewhere: Vec::new(),
+            is_neighbour: false,
+            used_at: Time::ZERO,
             stamp: None,
             relays: None,
             confirm_at: Time::ZERO,
@@ -627,7 +634,7 @@ impl Link {
     /// Compares what everybody is told with what is; Some if that is to be told anew. What may not be told yet is told when the link
     /// is looked at the next time.
     fn tell(&mut self, news: &mut News, peers: usize, now: Time) -> Option<Turn> {
-        let quality = self.quality(now);
+        let quality = self.quality(now).filter(|_| self.is_neighbour);
         let (Some(quality), Some(told)) = (quality, &mut self.told) else {
             self.told = quality.map(|quality| Told::new(Audience::All, quality));
             return None;
@@ -661,12 +668,12 @@ impl Link {
         candidates.chain(relayed).collect()
     }
 
-    fn deadline(&self, rekey_after: Duration, config: &FastConfig, now: Time) -> Option<Time> {
+    fn deadline(&self, rekey_after: Duration, config: &FastConfig, is_large: bool, now: Time) -> Option<Time> {
         let initiation = if self.may_initiate() { self.keys.initiation_due(rekey_after) } else { None };
         let probe = self.direct.as_ref().filter(|_| self.keys.is_established()).and_then(Direct::deadline);
         let confirm = self.keys.is_unconfirmed().then_some(self.confirm_at);
         let fast = self.fast.deadline(config, self.keys.is_established(), now);
-        [initiation, probe, confirm, fast, self.keys.expiry()]
+        [initiation, probe, confirm, fast, self.keys.expiry(), self.idle_at(is_large)]
             .into_iter()
             .flatten()
             .min()

@@ -14,7 +14,7 @@ use crate::{
         cost::Cost,
         gone::Gone,
         graph::{Graph, PathChoice},
-        record::{Detail, Topology},
+        record::{Detail, LinkRecord, Topology},
         relaying::Relaying,
     },
 };
@@ -23,6 +23,9 @@ use crate::{
 /// little more, as each is looked at.
 const RECOMPUTE_INTERVAL: Duration = Duration::from_millis(50);
 const RECOMPUTE_INTERVAL_PER_PEER: Duration = Duration::from_millis(2);
+
+/// Who has no path for this long after it became known, or lost the last one, has none; before, its links may be coming up.
+const PATHLESS_AFTER: Duration = Duration::from_secs(5);
 
 /// What a path costs that is none any more, and is gone on with because there is no other.
 const LAST_RESORT: Duration = Duration::from_secs(3600);
@@ -58,6 +61,7 @@ pub(super) struct Routes {
     selectors: BTreeMap<PeerName, Selector>,
     reachable: BTreeSet<PeerName>,
     left: BTreeSet<PeerName>,
+    tree: BTreeSet<PeerName>,
     graph: Option<Graph>,
     gone: Gone,
     stale: bool,
@@ -83,6 +87,31 @@ impl Routes {
     /// All peers that gossip reaches.
     pub(super) fn reachable(&self) -> &BTreeSet<PeerName> {
         &self.reachable
+    }
+
+    /// Our neighbours in the tree that news goes along.
+    pub(super) fn tree(&self) -> &BTreeSet<PeerName> {
+        &self.tree
+    }
+
+    /// Whether gossip would reach these neighbours through others.
+    pub(super) fn reaches_without(&self, neighbours: &BTreeSet<PeerName>) -> bool {
+        self.graph.as_ref().is_some_and(|graph| graph.reachable_without(neighbours).is_superset(neighbours))
+    }
+
+    /// How many peers have a path.
+    pub(super) fn reached(&self) -> usize {
+        self.selectors.values().filter(|selector| selector.chosen().is_some()).count()
+    }
+
+    /// Whether a chain of connections leads to this peer and, once it has had the time, a path: a chain may be longer than a path can be.
+    /// Who has no links at all is not stranded for want of connections.
+    pub(super) fn leads_to(&self, peer: PeerName, now: Time) -> bool {
+        let is_pathless =
+            |selector: &Selector| selector.chosen().is_none() && now.since(selector.since) >= PATHLESS_AFTER;
+        let is_stranded = self.selectors.get(&peer).is_some_and(is_pathless)
+            && self.graph.as_ref().is_some_and(|graph| graph.has_links(peer));
+        self.is_reachable(peer) && !is_stranded
     }
 
     /// Whether neighbours are to be told of this peer: unless it is gone for long. That it left is told.
@@ -149,20 +178,22 @@ impl Routes {
         [recompute, self.rival_at, self.gone.deadline()].into_iter().flatten().min()
     }
 
-    /// Looks at the graph if it is time; `own_link` says what we know of a link of ours.
+    /// Looks at the graph, as it is time; `own_link` says what we know of a link of ours, `private` are those that are told to nobody.
     pub(super) fn update(
         &mut self,
         own: PeerName,
         topology: &Topology,
         own_link: impl Fn(PeerName) -> OwnLink,
+        private: impl IntoIterator<Item = LinkRecord>,
         now: Time,
-    ) -> Option<Outcome> {
-        self.deadline().filter(|at| *at <= now)?;
+    ) -> Outcome {
         self.stale = false;
         self.computed_at = Some(now);
         let records = topology.iter().map(|(name, (), record)| (name, record));
-        let graph = Graph::new(own, records, |peer| own_link(peer).measured);
+        let mut graph = Graph::new(own, records, |peer| own_link(peer).measured);
+        graph.add_private(private);
         self.reachable = graph.reachable();
+        self.tree = graph.tree();
         let others = || topology.iter().filter(|(name, ..)| *name != own);
         let known = others().map(|(name, (), record)| (name, record.leaving));
         let gone = self.gone.update(known, &self.reachable, now);
@@ -207,7 +238,7 @@ impl Routes {
         }
         self.graph = Some(graph);
         self.rival_at = self.selectors.values().filter_map(Selector::deadline).min();
-        Some(Outcome { changed, gone, resized })
+        Outcome { changed, gone, resized }
     }
 
     fn recompute_interval(&self) -> Duration {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     drops::{Drop, DropCounts},
     id::PeerName,
+    node::input::Input,
 };
 
 /// Frames exchanged with one peer.
@@ -22,6 +23,8 @@ pub struct Traffic {
     pub relayed_packets: u64,
     /// Bytes of those packets.
     pub relayed_bytes: u64,
+    /// Packets of others passed on straight to the peer, to be its own or to be passed on again.
+    pub onward_packets: u64,
 }
 
 /// All that a plane has counted since it was last asked.
@@ -45,13 +48,8 @@ impl Counters {
             mine.rx_bytes += traffic.rx_bytes;
             mine.relayed_packets += traffic.relayed_packets;
             mine.relayed_bytes += traffic.relayed_bytes;
+            mine.onward_packets += traffic.onward_packets;
         }
-    }
-
-    /// Frames exchanged with each peer; only peers with any. What was only relayed for a peer is none.
-    pub fn exchanged(&self) -> BTreeMap<PeerName, u64> {
-        let packets = |traffic: &Traffic| traffic.tx_packets + traffic.rx_packets;
-        self.peers.iter().map(|(peer, traffic)| (*peer, packets(traffic))).filter(|(_, packets)| *packets > 0).collect()
     }
 
     /// Counts a failure, if it is one.
@@ -78,11 +76,52 @@ impl Counters {
         traffic.relayed_packets += 1;
         traffic.relayed_bytes += bytes as u64;
     }
+
+    pub(super) fn passed_on(&mut self, next: PeerName) {
+        self.peers.entry(next).or_default().onward_packets += 1;
+    }
+}
+
+/// What was counted when last looked, to tell the node who is busy.
+#[derive(Clone, Debug, Default)]
+pub struct Lookout {
+    /// Of each peer: frames exchanged, and packets of others passed on straight to it.
+    seen: BTreeMap<PeerName, (u64, u64)>,
+}
+
+impl Lookout {
+    /// Who has been busy since the last look; None if nobody has. What was only relayed for a peer is nothing exchanged with it.
+    pub fn look(&mut self, counters: &Counters) -> Option<Input> {
+        let (mut peers, mut onward) = (Vec::new(), Vec::new());
+        for (peer, traffic) in &counters.peers {
+            let now = (traffic.tx_packets + traffic.rx_packets, traffic.onward_packets);
+            let before = self.seen.insert(*peer, now).unwrap_or_default();
+            peers.extend((now.0 != before.0).then_some(*peer));
+            onward.extend((now.1 != before.1).then_some(*peer));
+        }
+        (!peers.is_empty() || !onward.is_empty()).then_some(Input::Busy { peers, onward })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_is_busy_is_told_once() {
+        let (one, two, three) = (PeerName([1; 6]), PeerName([2; 6]), PeerName([3; 6]));
+        let (mut counters, mut lookout) = (Counters::default(), Lookout::default());
+        counters.sent(one, 10);
+        counters.relayed(two, 10);
+        counters.passed_on(three);
+        let busy = lookout.look(&counters);
+        assert!(matches!(busy, Some(Input::Busy { peers, onward }) if peers == [one] && onward == [three]));
+        assert!(lookout.look(&counters).is_none());
+        counters.received(two, 10);
+        assert!(
+            matches!(lookout.look(&counters), Some(Input::Busy { peers, onward }) if peers == [two] && onward.is_empty())
+        );
+    }
 
     #[test]
     fn counts_add_up() {
@@ -93,6 +132,7 @@ mod tests {
             counters.sent(peer, bytes);
             counters.received(peer, 2 * bytes);
             counters.relayed(peer, 3 * bytes);
+            counters.passed_on(peer);
             counters.settle(Err(Drop::NoRoute));
             counters.settle(Ok(()));
             total.add(&counters);
@@ -104,6 +144,7 @@ mod tests {
             rx_bytes: 80,
             relayed_packets: 2,
             relayed_bytes: 120,
+            onward_packets: 2,
         };
         assert_eq!(total.peers.get(&one), Some(&expected));
         assert_eq!(total.peers.len(), 2);

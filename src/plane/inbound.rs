@@ -130,6 +130,7 @@ impl Plane {
         let envelope = Envelope { source: relay.source, destination: relay.destination, hops };
         self.send_enveloped(&link, envelope, relay.packet, out)?;
         self.counters.relayed(relay.source, relay.packet.len());
+        self.counters.passed_on(next);
         Ok(())
     }
 

@@ -81,6 +81,9 @@ impl Plane {
             return Err(Drop::Looped);
         }
         if let Some(peer) = forwarding.stations.get(&destination) {
+            if forwarding.peers.get(peer).is_some_and(|known| matches!(known.route, Some(Route::Relayed(_)))) {
+                self.want_straight(*peer, out);
+            }
             return self.send(forwarding, *peer, pieces, Fitting::Answered, out);
         }
         if let Some(reply) = answer(forwarding, frame) {

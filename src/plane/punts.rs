@@ -20,6 +20,8 @@ pub(super) enum Subject {
     Station(Sighting),
     /// There is no session with a peer.
     SessionWanted(PeerName),
+    /// Frames go to a peer by relays.
+    StraightWanted(PeerName),
     /// The session with this index of ours is due for renewal.
     SessionWorn(u32),
 }

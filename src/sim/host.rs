@@ -14,7 +14,7 @@ use crate::{
     id::{ConnId, PeerName},
     names::{self, Held, RequestError},
     node::{Node, input::Input, output::Event},
-    plane::{Outlet, Plane},
+    plane::{Lookout, Outlet, Plane},
     switch::forwarding::Forwarding,
     time::Time,
 };
@@ -57,9 +57,9 @@ pub(super) struct Host {
     pub(super) sent_bytes: u64,
     /// It has no processor until then.
     pub(super) stalled_until: Time,
-    /// When its counters were last looked at, and what was exchanged with each peer by then.
+    /// When its counters were last looked at, and what they were then.
     looked_at: Time,
-    exchanged: BTreeMap<PeerName, u64>,
+    lookout: Lookout,
     plane: Plane,
     pub(super) born: Time,
     accepted: u64,
@@ -91,7 +91,7 @@ impl Host {
             sent_bytes: 0,
             stalled_until: Time::ZERO,
             looked_at: born,
-            exchanged: BTreeMap::new(),
+            lookout: Lookout::default(),
             plane: Plane::new(),
             born,
             accepted: 0,
@@ -135,17 +135,13 @@ impl Host {
         self.plane.relay(&forwarding, to, relays, bytes, outbox);
     }
 
-    /// With whom frames were exchanged since the last look, if it is time for one and there was anybody.
-    pub(super) fn busy_peers(&mut self, now: Time) -> Option<Vec<PeerName>> {
+    /// With whom frames were exchanged since the last look, and the like, if it is time for one and there was anybody.
+    pub(super) fn look(&mut self, now: Time) -> Option<Input> {
         if now.since(self.looked_at) < LOOK_INTERVAL {
             return None;
         }
         self.looked_at = now;
-        let exchanged = self.plane.counters().exchanged();
-        let is_busy = |peer: &PeerName| exchanged.get(peer) != self.exchanged.get(peer);
-        let busy: Vec<_> = exchanged.keys().copied().filter(is_busy).collect();
-        self.exchanged = exchanged;
-        (!busy.is_empty()).then_some(busy)
+        self.lookout.look(self.plane.counters())
     }
 
     pub(super) fn remember(&mut self, event: Event) {

@@ -6,11 +6,11 @@
 //! whole path, so all that matters is that its own choice is good and does not depend on chance: of several paths the
 //! cheapest, then the one with fewer relays, then the one whose relays' names come first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     cost::Cost,
-    record::{Detail, PeerRecord},
+    record::{Detail, LinkRecord, PeerRecord},
     relaying::Relaying,
 };
 use crate::{id::PeerName, wire::RELAYS_MAX};
@@ -67,11 +67,12 @@ impl Graph {
         records: impl IntoIterator<Item = (PeerName, &'a PeerRecord)>,
         measured: impl Fn(PeerName) -> Option<(Cost, Detail)>,
     ) -> Self {
-        let records: BTreeMap<_, _> = records.into_iter().filter(|(_, record)| !record.leaving).collect();
-        let names: Vec<_> = records.keys().copied().collect();
+        let mut records: Vec<_> = records.into_iter().filter(|(_, record)| !record.leaving).collect();
+        records.sort_unstable_by_key(|(name, _)| *name);
+        let names: Vec<_> = records.iter().map(|(name, _)| *name).collect();
         let mut graph = Self {
             own: names.binary_search(&own).ok(),
-            relaying: records.values().map(|record| record.relaying).collect(),
+            relaying: records.iter().map(|(_, record)| record.relaying).collect(),
             control: vec![Vec::new(); names.len()],
             data: vec![Vec::new(); names.len()],
             names,
@@ -79,7 +80,7 @@ impl Graph {
         for ((name, record), (control, data)) in records.iter().zip(graph.control.iter_mut().zip(&mut graph.data)) {
             for link in &record.links {
                 let Ok(peer) = graph.names.binary_search(&link.peer) else { continue };
-                let Some(back) = records.get(&link.peer).and_then(|other| other.link(*name)) else { continue };
+                let Some(back) = records.get(peer).and_then(|(_, other)| other.link(*name)) else { continue };
                 if link.control && back.control {
                     control.push(peer);
                 }
@@ -101,15 +102,67 @@ impl Graph {
         graph
     }
 
+    /// Takes links of ours that only we and the other end know of, which tells nobody either.
+    pub fn add_private(&mut self, links: impl IntoIterator<Item = LinkRecord>) {
+        let Some(edges) = self.own.and_then(|own| self.data.get_mut(own)) else { return };
+        for link in links {
+            let peer = self.names.binary_search(&link.peer).ok();
+            let Some((peer, cost)) = peer.zip(link.data.map(Cost::micros)) else { continue };
+            let edge = Edge { peer, cost, payload_max: link.payload_max, detail: link.detail };
+            match edges.binary_search_by_key(&peer, |edge| edge.peer) {
+                Ok(at) => edges.get_mut(at).into_iter().for_each(|told| *told = edge),
+                Err(at) => edges.insert(at, edge),
+            }
+        }
+    }
+
     /// Peers that gossip reaches from us by control connections, ourselves included.
     pub fn reachable(&self) -> BTreeSet<PeerName> {
-        let mut seen: BTreeSet<usize> = self.own.into_iter().collect();
-        let mut open: Vec<usize> = seen.iter().copied().collect();
+        self.reachable_without(&BTreeSet::new())
+    }
+
+    /// Those that it would still reach if our connections with `neighbours` ended.
+    pub fn reachable_without(&self, neighbours: &BTreeSet<PeerName>) -> BTreeSet<PeerName> {
+        let is_seen = self.reached(neighbours);
+        self.names.iter().zip(is_seen).filter(|(_, seen)| *seen).map(|(name, _)| *name).collect()
+    }
+
+    /// Of each peer, whether control connections lead there from us that are not ours with one of `but`.
+    fn reached<'a>(&self, but: impl IntoIterator<Item = &'a PeerName>) -> Vec<bool> {
+        let mut is_seen = vec![false; self.names.len()];
+        let cut: Vec<usize> = but.into_iter().filter_map(|peer| self.names.binary_search(peer).ok()).collect();
+        let mut open = Vec::from_iter(self.own);
         while let Some(peer) = open.pop() {
-            let links = self.control.get(peer).into_iter().flatten().copied();
-            open.extend(links.filter(|next| seen.insert(*next)));
+            if is_seen.get_mut(peer).is_none_or(|seen| std::mem::replace(seen, true)) {
+                continue;
+            }
+            let is_cut = |next: &usize| {
+                (Some(peer) == self.own && cut.contains(next)) || (Some(*next) == self.own && cut.contains(&peer))
+            };
+            open.extend(self.control.get(peer).into_iter().flatten().copied().filter(|next| !is_cut(next)));
         }
-        seen.into_iter().filter_map(|peer| self.names.get(peer).copied()).collect()
+        is_seen
+    }
+
+    /// Our neighbours in a tree of control connections, which all find alike who see the same connections: breadth first from the least
+    /// name that they lead to.
+    pub fn tree(&self) -> BTreeSet<PeerName> {
+        let is_reached = self.reached(None);
+        let root = is_reached.iter().position(|reached| *reached);
+        let mut parents: Vec<Option<usize>> = vec![None; self.names.len()];
+        let mut open: VecDeque<usize> = root.into_iter().collect();
+        while let Some(peer) = open.pop_front() {
+            for &next in self.control.get(peer).into_iter().flatten() {
+                if let Some(parent) = parents.get_mut(next).filter(|parent| parent.is_none() && Some(next) != root) {
+                    *parent = Some(peer);
+                    open.push_back(next);
+                }
+            }
+        }
+        let parent = self.own.and_then(|own| parents.get(own).copied().flatten());
+        let children = (0..).zip(&parents).filter(|(_, parent)| parent.is_some() && **parent == self.own);
+        let peers = children.map(|(child, _)| child).chain(parent);
+        peers.filter_map(|peer: usize| self.names.get(peer).copied()).collect()
     }
 
     /// The best path to each peer that frames can get to.
@@ -152,6 +205,12 @@ impl Graph {
     /// What each link of a path costs in microseconds, and of what that is made; None if it is no path any more.
     pub fn links(&self, relays: &[PeerName], peer: PeerName) -> Option<Vec<(u64, Option<Detail>)>> {
         Some(self.edges(relays, peer)?.iter().map(|edge| (edge.cost, edge.detail)).collect())
+    }
+
+    /// Whether frames can go straight to `peer` from anybody.
+    pub fn has_links(&self, peer: PeerName) -> bool {
+        let edges = self.names.binary_search(&peer).ok().and_then(|peer| self.data.get(peer));
+        edges.is_some_and(|edges| !edges.is_empty())
     }
 
     /// Whether frames can go straight to `peer`.

@@ -354,7 +354,7 @@ impl Fleet {
         }
         let merged = host.entries.merge(delta).unwrap();
         host.changed.extend(merged.changed.iter().map(|(peer, _)| *peer));
-        if !merged.gap {
+        if merged.gaps.is_empty() {
             host.seen.push_front(delta.clone());
             host.seen.truncate(SEEN_MAX);
         }
@@ -367,7 +367,7 @@ impl Fleet {
         if let Some(forward) = merged.forward {
             self.flood(id, Some(from), forward);
         }
-        if merged.gap {
+        if !merged.gaps.is_empty() {
             self.owe_digest(id, from);
         }
         if !self.hosts[id].changed.is_empty() {

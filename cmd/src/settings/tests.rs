@@ -8,7 +8,7 @@ use crate::cli::{Cli, Verb};
 fn without_options_there_are_defaults() {
     let settings = settle("", None, &[]).unwrap();
     let config = settings.config();
-    assert_eq!((config.port, config.conn_limit, config.mtu), (6783, 200, None));
+    assert_eq!((config.port, config.conn_limit, config.mtu), (6783, 16, None));
     assert_eq!(config.http_addr, Some("127.0.0.1:6784".parse().unwrap()));
     assert_eq!((config.network.as_str(), config.discovery, config.resume), ("weft", true, false));
     assert_eq!(settings.log_level, LogLevel::Info);

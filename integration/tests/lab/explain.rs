@@ -88,7 +88,7 @@ fn the_direct_path_loses_packets() {
     trial(|lab| {
         let (mesh, _ping) = talking(lab)?;
         let _cut = lab.cut(&Cut::between("A", "C").percent(10))?;
-        let said = ["(B)", "the path before got worse", "the direct path is up and has to get better", "loss 1"];
+        let said = ["(B)", "the path before got worse", "the direct path is up and has to get better", "loss"];
         expect(&mesh.hosts[0], "C", &said)?;
         let told: PeerExplanation = mesh.hosts[0].json(&["explain", "C"])?;
         let direct = told.ways.iter().find(|way| way.path == "direct").with_context(|| format!("{told:#?}"))?;

@@ -37,8 +37,8 @@ impl Sleeve for FakeSleeve {
         self.noted().push(format!("relay {to} {relays:?} {packet:?}"));
     }
 
-    fn exchanged(&self) -> BTreeMap<PeerName, u64> {
-        BTreeMap::new()
+    fn counters(&self) -> Counters {
+        Counters::default()
     }
 
     fn worked(&self) -> Duration {
@@ -125,7 +125,7 @@ pub(crate) fn control(node: Node, recorder: Option<Recorder>) -> (Control<FakeSl
         names,
         started,
         events,
-        exchanged: BTreeMap::new(),
+        lookout: Lookout::default(),
         load: LoadMeter::default(),
     };
     let targets = targets_seen;

@@ -67,7 +67,7 @@ fn repair(from: &Test, to: &mut Test) -> bool {
     for part in to.digest(|_| true) {
         for delta in from.delta_since(&part, |_| true).unwrap().deltas {
             assert!(delta.len() <= MESSAGE_MAX);
-            assert!(!to.merge(&delta).unwrap().gap, "a repair has no holes");
+            assert!(to.merge(&delta).unwrap().gaps.is_empty(), "a repair has no holes");
             told = true;
         }
     }
@@ -82,11 +82,17 @@ fn a_change_is_told_and_arrives() {
     let merged = b.merge(&delta).unwrap();
     assert_eq!(
         merged,
-        Merged { changed: vec![(A, vec![Key(1)])], forward: Some(delta.clone()), gap: false, outdated_self: None }
+        Merged {
+            changed: vec![(A, vec![Key(1)])],
+            forward: Some(delta.clone()),
+            news: vec![A],
+            gaps: vec![],
+            outdated_self: None
+        }
     );
     assert_eq!(b.get(A, &Key(1)), Some(&value(10)));
     let again = b.merge(&delta).unwrap();
-    assert_eq!(again, Merged { changed: vec![], forward: None, gap: false, outdated_self: None });
+    assert_eq!(again, Merged { changed: vec![], forward: None, news: vec![], gaps: vec![], outdated_self: None });
     assert_eq!(b.merge(&a.remove(&Key(1)).unwrap()).unwrap().changed, [(A, vec![Key(1)])]);
     assert_eq!(b.get(A, &Key(1)), None);
 }
@@ -105,8 +111,8 @@ fn a_hole_is_noticed_and_repaired() {
     let first = set(&mut a, 1, 10);
     let second = set(&mut a, 2, 20);
     let merged = b.merge(&second).unwrap();
-    assert!(merged.gap && merged.changed.is_empty() && merged.forward.is_none());
-    assert!(b.merge(&first).unwrap().gap, "not even the start is known");
+    assert!(merged.gaps == [A] && merged.changed.is_empty() && merged.forward.is_none());
+    assert!(!b.merge(&first).unwrap().gaps.is_empty(), "not even the start is known");
     assert!(repair(&a, &mut b));
     assert_eq!(b.get(A, &Key(2)), Some(&value(20)));
     assert_eq!(a.digest_hash(|name| name == A), b.digest_hash(|name| name == A));
@@ -176,7 +182,7 @@ fn a_large_state_goes_in_bounded_messages() {
     for delta in &repair.deltas {
         assert!(delta.len() <= MESSAGE_MAX);
         let merged = b.merge(delta).unwrap();
-        assert!(!merged.gap);
+        assert!(merged.gaps.is_empty());
         assert_eq!(merged.forward.as_ref(), Some(delta));
     }
     assert_eq!(contents(&a).1, contents(&b).1);
@@ -292,7 +298,7 @@ fn what_a_buried_peer_said_is_not_taken_again() {
 
     // It lives, and says more: all of it is asked for.
     let more = set(&mut a, 2, 20);
-    assert!(b.merge(&more).unwrap().gap);
+    assert!(!b.merge(&more).unwrap().gaps.is_empty());
     repair(&a, &mut b);
     assert_eq!(b.entries(A).count(), 2);
 
@@ -493,7 +499,7 @@ proptest! {
         prop_assert_eq!(a.own.iter().collect::<Vec<_>>(), b.others[&A].iter().collect::<Vec<_>>());
         for delta in &deltas {
             let again = b.merge(delta).unwrap();
-            prop_assert_eq!((again.changed.len(), again.forward, again.gap), (0, None, false));
+            prop_assert_eq!((again.changed.len(), again.forward, again.gaps.len()), (0, None, 0));
         }
     }
 
@@ -522,4 +528,20 @@ proptest! {
         prop_assert!(sent.encoded_len() >= message.len());
         prop_assert_eq!(delta::decode(&message), Ok(vec![sent]));
     }
+}
+
+#[test]
+fn what_is_announced_is_asked_for_by_those_who_lack_it() {
+    let (mut a, mut b, mut c) = (replica(A), replica(B), replica(C));
+    let (first, second) = (set(&mut a, 1, 1), set(&mut a, 2, 2));
+    let delta = a.delta_since(&b.digest_of(A), |_| true).unwrap().deltas;
+    assert_eq!(b.merge(&delta[0]).unwrap().news, [A]);
+    let announced = b.announcements(&BTreeSet::from([A, C]));
+    assert_eq!(announced.len(), 1, "of C it knows nothing");
+    assert_eq!(c.compare(&announced[0]), Ok(Compared { wanting: vec![A], same: vec![] }));
+    let answer = b.delta_since(&c.digest_of(A), |_| true).unwrap();
+    assert!(!answer.behind && answer.deltas.len() == 1);
+    assert_eq!(c.merge(&answer.deltas[0]).unwrap().news, [A], "and nothing of B");
+    assert_eq!(c.compare(&announced[0]), Ok(Compared { wanting: vec![], same: vec![A] }));
+    assert!(c.merge(&first).unwrap().news.is_empty() && c.merge(&second).unwrap().news.is_empty());
 }

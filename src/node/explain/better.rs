@@ -83,15 +83,13 @@ impl Node {
     /// Why no direct path is looked for.
     pub(super) fn not_sought(&self, peer: PeerName) -> String {
         match self.unconnected(peer) {
+            _ if !self.config.discovery => "a direct path is looked for where there is a control connection: without \
+                 discovery (--no-discovery) one is made only with peers that this router was told of, by `weft connect`"
+                .to_owned(),
             Some(why) => {
                 format!("a direct path is looked for when frames are sent, as there is no control connection: {why}")
             }
-            None if !self.config.discovery => {
-                "a direct path is looked for where there is a control connection: without \
-                 discovery (--no-discovery) one is made only with peers that this router was told of, by `weft connect`"
-                    .to_owned()
-            }
-            None => "a control connection would let a direct path be looked for: `weft connect`".to_owned(),
+            None => "a direct path is looked for when frames are sent".to_owned(),
         }
     }
 

@@ -40,7 +40,7 @@ enum Fate {
 }
 
 fn sending() -> impl Strategy<Value = Sending> {
-    let size = prop_oneof![Just(1200_u16), Just(536), 8_u16..1400];
+    let size = prop_oneof![Just(1200_u16), Just(536), 8_u16..1300];
     let len = prop_oneof![2 => 1_usize..12_000, 1 => 1_usize..500];
     (0_u16..3, any::<bool>(), any::<bool>(), len, size, 0_usize..4, proptest::bool::weighted(0.2)).prop_map(
         |(flow, is_v6, is_udp, len, size, options, is_tagged)| Sending {

@@ -225,3 +225,52 @@ proptest! {
         prop_assert_eq!(graph(0, &records).paths(), brute_force(&records, name(0)));
     }
 }
+
+proptest! {
+    #[test]
+    fn news_reaches_all_along_the_tree(
+        peers in 1..40_usize,
+        links in prop::collection::vec((0..40_usize, 0..40_usize), 0..120),
+    ) {
+        let links: Vec<_> = links.into_iter().map(|(a, b)| (a % peers, b % peers, 1)).collect();
+        let records = records(peers, &both(&links));
+        let trees: Vec<BTreeSet<PeerName>> = (0..peers).map(|own| graph(own, &records).tree()).collect();
+        for own in 0..peers {
+            for neighbour in 0..peers {
+                let (here, there) = (trees[own].contains(&name(neighbour)), trees[neighbour].contains(&name(own)));
+                prop_assert_eq!(here, there, "{} and {} differ", own, neighbour);
+            }
+            // No more links than a tree has, and as many as it takes.
+            let (mut seen, mut open, mut ends) = (BTreeSet::new(), vec![own], 0);
+            while let Some(peer) = open.pop() {
+                if seen.insert(name(peer)) {
+                    ends += trees[peer].len();
+                    open.extend((0..peers).filter(|next| trees[peer].contains(&name(*next))));
+                }
+            }
+            prop_assert_eq!(&seen, &graph(own, &records).reachable());
+            prop_assert_eq!(ends, (seen.len() - 1) * 2);
+        }
+    }
+}
+
+#[test]
+fn a_link_that_only_its_ends_know_leads_there_and_on() {
+    let ends = both(&[(0, 1, 20), (1, 2, 20), (2, 3, 1)]);
+    let records = records(4, &ends);
+    let mut graph = graph(0, &records);
+    assert_eq!(relays(&graph, 2), Some(vec![name(1)]));
+    let private = |peer, cost| LinkRecord {
+        peer: name(peer),
+        control: false,
+        data: Some(Cost(cost)),
+        payload_max: 1400,
+        detail: None,
+    };
+    // Also one with a peer that nothing else is known of.
+    graph.add_private([private(2, 2), private(9, 1), private(1, 3)]);
+    assert_eq!(relays(&graph, 2), Some(vec![]));
+    assert_eq!(relays(&graph, 3), Some(vec![name(2)]));
+    assert_eq!(graph.payload_max(&[], name(2)), Some(1400));
+    assert_eq!(graph.cost(&[], name(1)), Some(Cost(3).micros()), "instead of what was told");
+}

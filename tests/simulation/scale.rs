@@ -1,0 +1,212 @@
+//! What a mesh costs as it grows: how long it takes from zero, what it sends when nothing happens, how far news travels.
+//!
+//! `WEFT_SCALE=1000` runs [`a_large_mesh_is_soon_whole_by_few_connections`] with so many hosts (`make sim-large`).
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    time::{Duration, Instant},
+};
+
+use weft::sim::{HostId, Simulation};
+
+use super::{MILLISECOND, Mesh, SECOND, everybody, frame, station};
+
+/// Hosts of which a test that runs with all others can afford so many.
+const USUAL: usize = 60;
+/// What each message has besides the bytes that the simulator counts: headers of IPv4 and TCP, which are more than UDP's.
+const HEADERS: u64 = 40;
+
+/// Hosts that are all told of the same two, as with a rollout of any size. Two are 4 to 16 ms apart.
+fn rollout(count: usize) -> Mesh {
+    let mut mesh =
+        Mesh::new(count, |config, _| config.conn_limit = 16, |id| [0, 1].into_iter().filter(|to| *to != id).collect());
+    mesh.sim.network.latency = 4 * MILLISECOND;
+    mesh.sim.network.jitter = 4 * MILLISECOND;
+    mesh
+}
+
+fn is_whole(sim: &Simulation, ids: &[HostId]) -> bool {
+    ids.iter().all(|id| sim.peers_reached(*id) + 1 >= ids.len())
+}
+
+/// Connections of each host, in order of their number.
+fn degrees(mesh: &Mesh, ids: &[HostId]) -> Vec<usize> {
+    let mut degrees: Vec<usize> = ids.iter().map(|id| mesh.sim.neighbours(*id).len()).collect();
+    degrees.sort_unstable();
+    degrees
+}
+
+/// Bytes that each host sent so far, headers included.
+fn sent(mesh: &Mesh) -> Vec<u64> {
+    (0..mesh.len()).map(|id| mesh.sim.sent(id)).map(|(messages, bytes)| bytes + messages * HEADERS).collect()
+}
+
+/// Memory of this process in KiB.
+fn resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    status.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).map_or(0, |pages| pages * 4)
+}
+
+fn percentile(sorted: &[Duration], share: usize) -> Duration {
+    sorted[(sorted.len() - 1) * share / 100]
+}
+
+/// From when one end tells that a link is down until each host knows it, in order.
+fn news(mesh: &mut Mesh) -> Vec<Duration> {
+    let count = mesh.len();
+    let one = count / 2;
+    let other = mesh.sim.neighbours(one).into_iter().find(|id| *id > 1).unwrap();
+    mesh.sim.network.cut(one, other);
+    let told = |sim: &Simulation, at: HostId| !sim.hears_of_link(at, one, other);
+    let cut = mesh.sim.now();
+    while !told(&mesh.sim, one) {
+        assert!(mesh.sim.now().since(cut) < 30 * SECOND, "the link is not told to be down");
+        mesh.sim.run(MILLISECOND);
+    }
+    let start = mesh.sim.now();
+    let (mut waiting, mut known): (BTreeSet<HostId>, Vec<Duration>) = ((0..count).collect(), Vec::new());
+    while !waiting.is_empty() && mesh.sim.now().since(start) < 20 * SECOND {
+        let now = mesh.sim.now().since(start);
+        waiting.retain(|id| !told(&mesh.sim, *id));
+        known.resize(count - waiting.len(), now);
+        mesh.sim.run(10 * MILLISECOND);
+    }
+    assert!(waiting.is_empty(), "{waiting:?} do not know after 20 s");
+    mesh.sim.network.heal();
+    known
+}
+
+#[test]
+fn a_large_mesh_is_soon_whole_by_few_connections() {
+    let count = std::env::var("WEFT_SCALE").ok().and_then(|count| count.parse().ok()).unwrap_or(USUAL);
+    let (wall, before) = (Instant::now(), resident());
+    let mut mesh = rollout(count);
+    let all = everybody(&mesh);
+    let took = mesh.sim.run_until(120 * SECOND, |sim| is_whole(sim, &all)).unwrap();
+    println!("{count} hosts: all reach all after {took:?} ({:?} on the clock)", wall.elapsed());
+    let start = sent(&mesh).iter().sum::<u64>() / count as u64;
+    println!("each sent {} kB until then", start / 1000);
+    // Until the links of those who were connected only to learn of others are given up, and the first news of costs is told.
+    mesh.sim.run(240 * SECOND);
+    let degrees = degrees(&mesh, &all);
+    println!("connections: {} to {}, {} at the median", degrees[0], degrees[count - 1], degrees[count / 2]);
+
+    let earlier = sent(&mesh);
+    mesh.sim.run(60 * SECOND);
+    let mut idle: Vec<u64> = sent(&mesh).iter().zip(earlier).map(|(now, before)| (now - before) / 60).collect();
+    idle.sort_unstable();
+    println!("idle, each sends {} bytes/s, {} at most", idle.iter().sum::<u64>() / count as u64, idle[count - 1]);
+
+    let known = news(&mut mesh);
+    let (half, most) = (percentile(&known, 50), percentile(&known, 99));
+    println!("a link's end is known everywhere: p50 {half:?}, p99 {most:?}, last {:?}", known[count - 1]);
+    println!("memory of a host: {} kB; {:?} on the clock in all", (resident() - before) / count as u64, wall.elapsed());
+
+    let (settled_max, idle_max) = match count {
+        0..=200 => (10, 4000),
+        201..=1000 => (30, 6000),
+        _ => (60, 10_000),
+    };
+    let idle = idle.iter().sum::<u64>() / count as u64;
+    assert!(idle < idle_max, "{idle} bytes/s when idle");
+    assert!(took <= settled_max * SECOND, "{took:?}");
+    assert!(degrees[count - 1] <= 16 && degrees[0] >= 3, "{degrees:?}");
+    assert!(half < SECOND / 2 && most < SECOND, "{half:?} {most:?}");
+}
+
+/// A mesh of sixty with a station at each host, so long after its start that those who were connected only to learn of others have
+/// given up the links of that.
+fn at_rest() -> Mesh {
+    let mut mesh = rollout(USUAL);
+    let all = everybody(&mesh);
+    mesh.attach_all();
+    mesh.sim.run_until(20 * SECOND, |sim| is_whole(sim, &all)).unwrap();
+    mesh.sim.run(200 * SECOND);
+    mesh
+}
+
+/// Sends a frame each 20 ms for `span`; the longest time without one that came.
+fn talk(mesh: &mut Mesh, [from, to]: [HostId; 2], span: Duration) -> Duration {
+    let end = mesh.sim.now() + span;
+    let (mut heard, mut longest) = (mesh.sim.now(), Duration::ZERO);
+    while mesh.sim.now() < end {
+        mesh.sim.send_frame(from, &frame(station(from), station(to)));
+        mesh.sim.run(20 * MILLISECOND);
+        if !mesh.sim.take_frames(to).is_empty() {
+            heard = mesh.sim.now();
+        }
+        longest = longest.max(mesh.sim.now().since(heard));
+    }
+    longest
+}
+
+#[test]
+fn the_first_frame_to_a_peer_never_contacted_arrives_and_those_that_follow_find_a_straight_way() {
+    let mut mesh = at_rest();
+    let all = everybody(&mesh);
+    let (from, name) = (20, mesh.name(20));
+    let strange = |to: &HostId| {
+        let path = |at: HostId, of| mesh.sim.report(at).paths.into_iter().find(|path| path.name == of).unwrap();
+        *to != from && path(from, mesh.name(*to)).path == "relay" && path(*to, name).path == "relay"
+    };
+    let to = all.iter().copied().find(strange).unwrap();
+    let mut came = 0;
+    for _ in 0..100 {
+        mesh.sim.send_frame(from, &frame(station(from), station(to)));
+        mesh.sim.run(SECOND / 10);
+        came += mesh.sim.take_frames(to).len();
+    }
+    assert_eq!(came, 100, "also the first");
+    let path = |mesh: &Mesh| mesh.sim.report(from).paths.into_iter().find(|path| path.name == mesh.name(to)).unwrap();
+    assert_eq!(path(&mesh).path, "direct");
+    assert!(!mesh.sim.neighbours(from).contains(&to), "without a connection");
+    assert!(!all.iter().any(|at| mesh.sim.hears_of_link(*at, from, to)), "and nobody is told");
+    mesh.sim.run(400 * SECOND);
+    assert_eq!(path(&mesh).path, "relay", "unused, it is given up");
+    mesh.sim.send_frame(from, &frame(station(from), station(to)));
+    mesh.sim.run(SECOND);
+    assert_eq!(mesh.sim.take_frames(to).len(), 1);
+}
+
+#[test]
+fn a_resting_link_of_a_relay_that_dies_is_left_as_soon_as_any() {
+    let mut mesh = at_rest();
+    let all = everybody(&mesh);
+    let from = 20;
+    let relayed = mesh.sim.report(from).paths.into_iter().find(|path| path.relays.len() == 1).unwrap();
+    let host = |name| all.iter().copied().find(|id| mesh.name(*id) == name).unwrap();
+    let (relay, to) = (host(relayed.relays[0]), host(relayed.name));
+    // So that they do not find a straight way.
+    mesh.sim.network.datagram_cuts.extend([(from, to), (to, from)]);
+    talk(&mut mesh, [from, to], 10 * SECOND);
+    mesh.sim.network.datagram_cuts.extend([(relay, to), (to, relay)]);
+    let longest = talk(&mut mesh, [from, to], 10 * SECOND);
+    assert!(longest >= 100 * MILLISECOND && longest <= 2500 * MILLISECOND, "nothing came for {longest:?}");
+}
+
+#[test]
+fn a_large_mesh_repairs_itself_after_a_third_is_gone_and_after_it_was_parted() {
+    const COUNT: usize = 90;
+    let mut mesh = rollout(COUNT);
+    let all = everybody(&mesh);
+    mesh.sim.run_until(20 * SECOND, |sim| is_whole(sim, &all)).unwrap();
+    mesh.sim.run(10 * SECOND);
+    let (gone, left): (Vec<HostId>, Vec<HostId>) = all.iter().partition(|id| *id % 3 == 0);
+    gone.iter().for_each(|id| mesh.sim.kill(*id));
+    // Those that only the gone led to are found again.
+    let names: Vec<_> = left.iter().map(|id| mesh.name(*id)).collect();
+    mesh.sim.run(30 * SECOND);
+    for id in &left {
+        assert!(super::knows_all(&mesh.sim.report(*id), &names), "host {id}");
+    }
+    let degrees = degrees(&mesh, &left);
+    assert!(degrees[0] >= 3 && degrees[left.len() - 1] <= 16, "{degrees:?}");
+
+    mesh.sim.network.groups = (0..COUNT).map(|id| id % 2).collect();
+    mesh.sim.run(40 * SECOND);
+    mesh.sim.network.heal();
+    let is_one = |sim: &Simulation| left.iter().all(|id| super::knows_all(&sim.report(*id), &names));
+    let healed = mesh.sim.run_until(60 * SECOND, is_one);
+    assert!(healed.is_some(), "two halves stay two");
+}
