@@ -5,7 +5,7 @@
 //!   Waiting ────────────▶ Dialling ────────────▶ (a connection to the peer exists: not dialled)
 //!      ▲                     │ ended                        │ ended
 //!      ├── back-off ─────────┼── broken                     │
-//!      ├── half a minute ────┼── refused                    │
+//!      ├── half a minute ────┼── refused, or no room        │
 //!      │          for ever ──┴── ourselves                  │
 //!      └────────────────────────────────────────────────────┘
 //! ```

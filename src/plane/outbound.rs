@@ -81,9 +81,6 @@ impl Plane {
             return Err(Drop::Looped);
         }
         if let Some(peer) = forwarding.stations.get(&destination) {
-            if forwarding.peers.get(peer).is_some_and(|known| matches!(known.route, Some(Route::Relayed(_)))) {
-                self.want_straight(*peer, out);
-            }
             return self.send(forwarding, *peer, pieces, Fitting::Answered, out);
         }
         if let Some(reply) = answer(forwarding, frame) {
@@ -186,6 +183,9 @@ impl Plane {
         out: &mut impl Outlet,
     ) -> Result<(), Drop> {
         let way = self.way(forwarding, peer, out)?;
+        if way.relayed.is_some() && fitting == Fitting::Answered {
+            self.want_straight(peer, out);
+        }
         if pieces.longest() <= way.room {
             return self.send_pieces(&way, pieces, out);
         }

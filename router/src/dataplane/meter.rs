@@ -21,7 +21,7 @@ pub struct Reading {
     pub counters: Counters,
     /// What the workers' stages did.
     pub stages: Stages,
-    /// How long the threads have worked, all together.
+    /// How long the thread, or all of them together, has worked.
     pub worked: Duration,
 }
 
@@ -42,7 +42,8 @@ impl Meter {
 
     /// How long each worker has worked since the start, on average. The first gauge is that of the control task.
     pub fn worked(&self) -> Duration {
-        self.read().worked / u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX).max(1)
+        let worked: Duration = self.0.iter().map(|gauge| gauge.0.load().worked).sum();
+        worked / u32::try_from(self.0.len() - 1).unwrap_or(u32::MAX).max(1)
     }
 
     /// What all threads counted since the start.
