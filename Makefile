@@ -104,7 +104,7 @@ lab-down: root release ## Remove what `make lab` made
 	@"$$CARGO_TARGET_DIR/release/demo" lab down
 
 test: export WEFT_TEST_BINARIES = $(CARGO_TARGET_DIR)/test-binaries.json
-test: root uml-deps cni-deps engine-deps build ## Run all tests: unit, property, simulator, lab
+test: root uml-deps cni-deps engine-deps ## Run all tests: unit, property, simulator, lab
 	@rm -rf "$$CARGO_TARGET_DIR/debug/scenarios"; \
 	cargo test --workspace --all-features --no-run --message-format=json-render-diagnostics >"$$WEFT_TEST_BINARIES"; \
 	status=0; \
