@@ -20,13 +20,17 @@ const GAIN_MAX: f64 = 1.0 / 8.0;
 const GAIN_MIN: f64 = 1.0 / 64.0;
 /// What the difference of two probes counts for in the jitter (RFC 3550 §6.4.1).
 const JITTER_GAIN: u32 = 16;
+/// What differs by more than so many jitters counts as so many and this: a host that was busy for a moment is no scatter, and a
+/// path that has become slower has none. Scatter that lasts is followed all the same, by a fifth with each probe.
+const JITTER_STEPS: u32 = 4;
+const JITTER_STEP: Duration = Duration::from_millis(1);
 
 /// How good a path is.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Quality {
     /// Smoothed round-trip time.
     pub rtt: Duration,
-    /// Mean difference of a round-trip time to the one before it (RFC 3550 §6.4.1).
+    /// Mean difference of a round-trip time to the one before it (RFC 3550 §6.4.1), but for what is far off.
     pub jitter: Duration,
     /// Share of round trips that are lost, 0 to 1, as far as it is beyond chance.
     pub loss: f64,
@@ -118,7 +122,8 @@ impl Estimate {
         self.deviation = towards(self.deviation, smoothed.abs_diff(rtt), (2.0 * gain).min(2.0 * GAIN_MAX));
         self.smoothed = Some(towards(smoothed, rtt, gain));
         let memory = self.measured.min(JITTER_GAIN);
-        self.jitter = (self.jitter * (memory - 1) + last.abs_diff(rtt)) / memory;
+        let most = if memory < JITTER_GAIN { Duration::MAX } else { self.jitter * JITTER_STEPS + JITTER_STEP };
+        self.jitter = (self.jitter * (memory - 1) + last.abs_diff(rtt).min(most)) / memory;
     }
 
     /// The bit of a probe; none if it is too long ago.
@@ -213,6 +218,19 @@ mod tests {
         bench.answer(200, SLOW, |probe| 20 + 8 * u64::from(probe % 2));
         let jitter = bench.0.quality(bench.1).unwrap().jitter;
         assert!(jitter.abs_diff(Duration::from_millis(8)) < Duration::from_micros(10), "{jitter:?}");
+    }
+
+    #[test]
+    fn a_step_or_one_that_is_far_off_is_no_jitter_and_scatter_that_lasts_is() {
+        let mut bench = Bench::default();
+        let jitter = |bench: &Bench| bench.0.quality(bench.1).unwrap().jitter;
+        bench.answer(200, QUICK, |probe| 1 + u64::from(probe % 2));
+        bench.answer(1, QUICK, |_| 300);
+        assert!(jitter(&bench) < Duration::from_millis(2), "{:?}", jitter(&bench));
+        bench.answer(20, QUICK, |_| 101);
+        assert!(jitter(&bench) < Duration::from_millis(1), "{:?}", jitter(&bench));
+        bench.answer(40, QUICK, |probe| 80 + 40 * u64::from(probe % 2));
+        assert!(jitter(&bench) > Duration::from_millis(30), "{:?}", jitter(&bench));
     }
 
     #[test]

@@ -110,6 +110,22 @@ fn expect_explained(mesh: &Mesh) {
     assert!(told.better.iter().any(|better| better.contains("direct path")), "{told:#?}");
 }
 
+/// As [`talk`], on hosts whose routers get no processor for a moment once in a second, each by itself.
+fn talk_on_busy_hosts(mesh: &mut Mesh, pair: [HostId; 2], span: Duration, done: impl Fn(&Mesh) -> bool) -> Duration {
+    const STEP: Duration = Duration::from_millis(100);
+    let start = mesh.sim.now();
+    while mesh.sim.now().since(start) < span && !done(mesh) {
+        for id in 0..mesh.len() {
+            let number = mesh.entropy.number();
+            if number.is_multiple_of(10) {
+                mesh.sim.stall(id, Duration::from_millis(30 + (number >> 32) % 120));
+            }
+        }
+        talk(mesh, pair, STEP, |_| false);
+    }
+    mesh.sim.now().since(start)
+}
+
 fn expect_left_in_time(mut left: Vec<Duration>) {
     let worst = left.iter().copied().max().unwrap();
     let typical = median(&mut left);
@@ -136,6 +152,22 @@ fn a_direct_path_that_became_slow_is_left_within_seconds_and_taken_again_when_it
         left.push(after);
     }
     expect_left_in_time(left);
+}
+
+#[test]
+fn a_direct_path_that_became_slow_is_left_within_seconds_by_busy_hosts_too() {
+    let mut left = Vec::new();
+    for seed in 0..20 {
+        let mut mesh = settled(3, 300 + seed, MILLISECOND / 2);
+        let is_direct = |mesh: &Mesh| path(mesh, 0, 2).path == "direct" && path(mesh, 2, 0).path == "direct";
+        talk_on_busy_hosts(&mut mesh, [0, 2], 15 * SECOND, |_| false);
+        talk_on_busy_hosts(&mut mesh, [0, 2], 30 * SECOND, is_direct);
+        worsen(&mut mesh, [(0, 2), (2, 0)], |way| way.latency += 50 * MILLISECOND);
+        left.push(talk_on_busy_hosts(&mut mesh, [0, 2], 40 * SECOND, |mesh| is_relayed(mesh, [0, 2])));
+    }
+    let typical = median(&mut left);
+    println!("left after {typical:?}, at worst after {:?}", left.last());
+    assert!(typical >= SECOND && typical <= 4 * SECOND && left.last() <= Some(&(6 * SECOND)), "{left:?}");
 }
 
 #[test]
