@@ -1,7 +1,11 @@
 //! What the probes of one path say: smoothed round-trip time, its deviation, jitter, and the share of probes lost.
 //!
 //! A busy path is probed twenty times as often as an idle one, so what a single probe counts for depends on how long ago the
-//! last one was. Loss is that of the round trip: a probe and its echo are lost alike.
+//! last one was. Loss that counts is that of the round trip: a probe and its echo are lost alike. Which of the two it was shows
+//! by how many probes the other end has heard, which each echo says.
+//!
+//! Packets of frames may say more ([`super::tally`]), as they are many; but what they lose may be their own doing, by queues that
+//! run over. So they count only where probes are lost as well, which are few and small and come evenly.
 
 use std::time::Duration;
 
@@ -12,6 +16,8 @@ use crate::time::Time;
 const LOSS_PROBES_MIN: u32 = 64;
 /// Less loss than this is none: six lost of 128. Chance makes that of 1 % in each direction now and then; a detour is not worth that.
 const LOSS_MIN: f64 = 0.025;
+/// So many losses of probes here and there let that of packets of frames count.
+const CONFIRMED_BY: f64 = 2.0;
 /// How long the worst loss counts on after it was last seen: a path has to stay good before it is good.
 const LOSS_HELD: Duration = Duration::from_secs(20);
 /// What a probe counts for in the mean is the time since the last one by this, but at most what RFC 6298 §2 has, 1/8.
@@ -36,6 +42,22 @@ pub struct Quality {
     pub loss: f64,
 }
 
+/// Share of packets that are lost in each direction, 0 to 1.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct Losses {
+    /// On the way to the peer.
+    pub there: f64,
+    /// On the way back.
+    pub back: f64,
+}
+
+impl Losses {
+    /// That of a packet and its answer.
+    pub fn round_trip(&self) -> f64 {
+        1.0 - (1.0 - self.there) * (1.0 - self.back)
+    }
+}
+
 /// Estimates of one path.
 #[derive(Clone, Debug, Default)]
 pub struct Estimate {
@@ -49,6 +71,12 @@ pub struct Estimate {
     sent: u64,
     known: u128,
     lost: u128,
+    /// Which of them are known to have got there.
+    arrived: u128,
+    /// The newest that was answered, and how many the other end had heard by then.
+    heard: Option<(u64, u16)>,
+    /// Share of the packets of frames and their answers that is lost.
+    of_frames: f64,
     /// The worst loss of late, and when it was last seen.
     worst: Option<(f64, Time)>,
 }
@@ -59,7 +87,40 @@ impl Estimate {
         self.sent += 1;
         self.known <<= 1;
         self.lost <<= 1;
+        self.arrived <<= 1;
         self.sent
+    }
+
+    /// The echo of a probe says that so many were heard, that one included; 0 if it does not say.
+    pub fn heard(&mut self, number: u64, count: u16) {
+        self.arrived |= self.bit(number);
+        if count == 0 {
+            return;
+        }
+        let Some((newest, before)) = self.heard.replace((number, count)) else { return };
+        let more = count.wrapping_sub(before);
+        let is_more = more <= u16::MAX / 2;
+        if number < newest {
+            // It was overtaken: on the way there if there are more now, else its echo was.
+            self.heard = Some((newest, if is_more { count } else { before }));
+            return;
+        }
+        // The other end may have been started anew.
+        let mut others = if is_more { more.saturating_sub(1) } else { 0 };
+        let mut bit = self.bit(number);
+        for _ in 0..u128::BITS {
+            bit <<= 1;
+            if others > 0 && bit & !self.arrived != 0 {
+                self.arrived |= bit;
+                others -= 1;
+            }
+        }
+    }
+
+    /// Share of packets of frames and their answers that is lost; 0 while that is not known.
+    pub fn of_frames(&mut self, loss: f64, now: Time) {
+        self.of_frames = loss;
+        self.remember_worst(now);
     }
 
     /// Takes in a measured round trip (RFC 6298 §2), also of a probe that was held for lost.
@@ -96,6 +157,14 @@ impl Estimate {
             0 => 0.0,
             probes => f64::from(self.lost.count_ones()) / f64::from(probes),
         }
+    }
+
+    /// The same for each direction; None while the other end does not say what it hears.
+    pub fn losses(&self) -> Option<Losses> {
+        self.heard?;
+        let share = |lost: u128, of: u128| f64::from(lost.count_ones()) / f64::from(of.count_ones().max(1));
+        let there = self.lost & !self.arrived;
+        Some(Losses { there: share(there, self.known), back: share(self.lost & self.arrived, self.known & !there) })
     }
 
     /// What counts for the cost; None before the first answer.
@@ -145,7 +214,10 @@ impl Estimate {
     /// (Poisson's: their square root), so that a single one is none.
     fn sure_loss(&self) -> f64 {
         let events = f64::from((self.lost & !(self.lost << 1)).count_ones());
-        let loss = (events - events.sqrt()) / f64::from(self.known.count_ones().max(LOSS_PROBES_MIN));
+        let mut loss = (events - events.sqrt()) / f64::from(self.known.count_ones().max(LOSS_PROBES_MIN));
+        if events >= CONFIRMED_BY {
+            loss = loss.max(self.of_frames);
+        }
         if loss < LOSS_MIN { 0.0 } else { loss }
     }
 }
@@ -244,6 +316,75 @@ mod tests {
         bench.lose(200, QUICK, 20);
         assert!((0.025..0.05).contains(&bench.loss()), "{}", bench.loss());
         assert!((0.04..0.06).contains(&bench.0.loss()), "{}", bench.0.loss());
+    }
+
+    #[test]
+    fn which_way_probes_are_lost_is_told_apart() {
+        for (lost_there, lost_back) in [(10, 0), (0, 10), (10, 7)] {
+            let mut bench = Bench::default();
+            assert_eq!(bench.0.losses(), None);
+            let (mut heard, mut waiting) = (u16::MAX - 50, Vec::new());
+            for probe in 1..=400_u32 {
+                bench.1 = bench.1 + QUICK;
+                let number = bench.0.sent();
+                let is_lost = |every: u32| every > 0 && probe.is_multiple_of(every);
+                if is_lost(lost_there) {
+                    waiting.push(number);
+                    continue;
+                }
+                heard = heard.wrapping_add(1).max(1);
+                if is_lost(lost_back) {
+                    waiting.push(number);
+                    continue;
+                }
+                bench.0.heard(number, heard);
+                bench.0.answered(number, Duration::from_millis(1), bench.1);
+                waiting.drain(..).for_each(|number| bench.0.lost(number, bench.1));
+            }
+            let losses = bench.0.losses().unwrap();
+            let is_near =
+                |share: f64, every: u32| (share - if every > 0 { 1.0 / f64::from(every) } else { 0.0 }).abs() < 0.02;
+            assert!(is_near(losses.there, lost_there) && is_near(losses.back, lost_back), "{losses:?}");
+            assert!((losses.round_trip() - bench.0.loss()).abs() < 0.01, "{losses:?} {}", bench.0.loss());
+        }
+    }
+
+    #[test]
+    fn probes_that_overtake_each_other_are_lost_neither_way() {
+        let mut bench = Bench::default();
+        for round in 0..60_u16 {
+            let numbers = [bench.0.sent(), bench.0.sent(), bench.0.sent()];
+            let heard = 3 * round;
+            // The second arrives first; the echo of the third comes before the others.
+            for (number, count) in [(numbers[2], heard + 3), (numbers[1], heard + 1), (numbers[0], heard + 2)] {
+                bench.0.heard(number, count);
+                bench.0.answered(number, QUICK, bench.1);
+            }
+        }
+        assert_eq!(bench.0.losses(), Some(Losses::default()));
+        // The other end was started anew, and one is lost on the way there.
+        let lost = bench.0.sent();
+        let number = bench.0.sent();
+        bench.0.heard(number, 1);
+        bench.0.lost(lost, bench.1);
+        let losses = bench.0.losses().unwrap();
+        assert!(losses.there > 0.0 && losses.back < 1e-9, "{losses:?}");
+    }
+
+    #[test]
+    fn what_only_packets_of_frames_lose_is_their_own_doing_and_with_probes_it_counts() {
+        let mut bench = Bench::default();
+        bench.answer(200, QUICK, |_| 1);
+        bench.0.of_frames(0.3, bench.1);
+        bench.lose(1, QUICK, 1);
+        assert!(bench.loss() < 1e-9, "{}", bench.loss());
+        bench.answer(5, QUICK, |_| 1);
+        bench.0.of_frames(0.05, bench.1);
+        bench.lose(1, QUICK, 1);
+        assert!((bench.loss() - 0.05).abs() < 1e-9, "{}", bench.loss());
+        bench.0.of_frames(0.0, bench.1);
+        bench.1 = bench.1 + LOSS_HELD;
+        assert!(bench.loss() < 1e-9, "{}", bench.loss());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use weft::{
 use super::{MILLISECOND, Mesh, SECOND, everybody, frame, station};
 
 /// Hosts that all know each other, on a network of so much latency one way, with traffic nowhere.
-fn settled(count: usize, seed: u64, latency: Duration) -> Mesh {
+pub(super) fn settled(count: usize, seed: u64, latency: Duration) -> Mesh {
     let mut mesh = Mesh::seeded(seed, count, |_, _| (), |id| (0..id).collect());
     mesh.sim.network.latency = latency;
     mesh.attach_all();
@@ -21,12 +21,12 @@ fn settled(count: usize, seed: u64, latency: Duration) -> Mesh {
     mesh
 }
 
-fn path(mesh: &Mesh, from: HostId, to: HostId) -> Path {
+pub(super) fn path(mesh: &Mesh, from: HostId, to: HostId) -> Path {
     let name = mesh.name(to);
     mesh.sim.report(from).paths.into_iter().find(|path| path.name == name).unwrap()
 }
 
-fn is_relayed(mesh: &Mesh, [a, b]: [HostId; 2]) -> bool {
+pub(super) fn is_relayed(mesh: &Mesh, [a, b]: [HostId; 2]) -> bool {
     [(a, b), (b, a)].iter().all(|(from, to)| path(mesh, *from, *to).path == "relay")
 }
 
@@ -37,8 +37,18 @@ fn changes(sim: &Simulation, ids: &[HostId]) -> u64 {
 
 /// Sends a frame both ways each 20 ms for `span`, or until `done`; how long it took, and the longest time without a frame in one
 /// of the directions.
-fn talk(mesh: &mut Mesh, [a, b]: [HostId; 2], span: Duration, done: impl Fn(&Mesh) -> bool) -> (Duration, Duration) {
-    const STEP: Duration = Duration::from_millis(20);
+fn talk(mesh: &mut Mesh, pair: [HostId; 2], span: Duration, done: impl Fn(&Mesh) -> bool) -> (Duration, Duration) {
+    exchange(mesh, pair, (20 * MILLISECOND, 1), span, done)
+}
+
+/// The same with so many frames each `step`.
+pub(super) fn exchange(
+    mesh: &mut Mesh,
+    [a, b]: [HostId; 2],
+    (step_span, frames): (Duration, usize),
+    span: Duration,
+    done: impl Fn(&Mesh) -> bool,
+) -> (Duration, Duration) {
     let start = mesh.sim.now();
     let (mut heard, mut longest) = ([start; 2], Duration::ZERO);
     for step in 0.. {
@@ -47,9 +57,11 @@ fn talk(mesh: &mut Mesh, [a, b]: [HostId; 2], span: Duration, done: impl Fn(&Mes
         if now.since(start) >= span || (step % 5 == 0 && done(mesh)) {
             break;
         }
-        mesh.sim.send_frame(a, &frame(station(a), station(b)));
-        mesh.sim.send_frame(b, &frame(station(b), station(a)));
-        mesh.sim.run(STEP);
+        for _ in 0..frames {
+            mesh.sim.send_frame(a, &frame(station(a), station(b)));
+            mesh.sim.send_frame(b, &frame(station(b), station(a)));
+        }
+        mesh.sim.run(step_span);
         for (heard, id) in heard.iter_mut().zip([a, b]) {
             if !mesh.sim.take_frames(id).is_empty() {
                 *heard = mesh.sim.now();
@@ -61,7 +73,7 @@ fn talk(mesh: &mut Mesh, [a, b]: [HostId; 2], span: Duration, done: impl Fn(&Mes
 }
 
 /// Makes some ways of the network worse.
-fn worsen<const COUNT: usize>(mesh: &mut Mesh, ways: [(HostId, HostId); COUNT], worse: fn(&mut Way)) {
+pub(super) fn worsen<const COUNT: usize>(mesh: &mut Mesh, ways: [(HostId, HostId); COUNT], worse: fn(&mut Way)) {
     for (from, to) in ways {
         let mut way = mesh.sim.network.way(from, to);
         worse(&mut way);
@@ -69,7 +81,7 @@ fn worsen<const COUNT: usize>(mesh: &mut Mesh, ways: [(HostId, HostId); COUNT], 
     }
 }
 
-fn median(times: &mut [Duration]) -> Duration {
+pub(super) fn median(times: &mut [Duration]) -> Duration {
     times.sort();
     times[times.len() / 2]
 }
