@@ -203,6 +203,9 @@ pub struct Path {
     pub rtt_us: Option<u64>,
     /// Share of probes lost, 0 to 1, of the direct link; null when relayed.
     pub loss: Option<f64>,
+    /// The same by direction; null when relayed, or while the other end does not say what it hears.
+    #[serde(default)]
+    pub losses: Option<path::Losses>,
     /// Largest IP packet that the path carries unfragmented.
     pub mtu: Option<u32>,
     /// When this path was taken, Unix seconds.

@@ -11,3 +11,4 @@ pub mod heartbeat;
 pub mod keys;
 pub mod message;
 pub mod mtu;
+pub mod tally;

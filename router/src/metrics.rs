@@ -104,6 +104,10 @@ impl Exposition {
         let relays = self.levels("weft_path_relays", "Relays on the way to a peer: 0 is direct; absent without a way");
         let rtt = self.levels_in("weft_path_rtt", "Round-trip time of the path to a peer", Unit::Seconds);
         let loss = self.levels("weft_path_loss_ratio", "Share of probes lost on the direct path to a peer, 0 to 1");
+        let by_direction = self.levels(
+            "weft_path_loss_by_direction_ratio",
+            "Share of frames or probes lost on the direct path to a peer, by direction, 0 to 1",
+        );
         let mtu = self.levels_in("weft_path_mtu", "Largest IP packet that the path to a peer carries", Unit::Bytes);
         for path in paths {
             let labels = self.peer(path.name, &path.method);
@@ -115,6 +119,12 @@ impl Exposition {
             }
             if let Some(share) = path.loss {
                 set(&loss, labels.clone(), share);
+            }
+            if let Some(losses) = &path.losses {
+                for (direction, share) in [("there", losses.there), ("back", losses.back)] {
+                    let labels = labels.iter().cloned().chain([("direction", direction.to_owned())]);
+                    set(&by_direction, labels.collect(), share);
+                }
             }
             if let Some(bytes) = path.mtu {
                 set(&mtu, labels, f64::from(bytes));

@@ -4,7 +4,8 @@
 //! router stopped in good order) the report, to compare with. Whoever has the file has the run's keys, the router's
 //! identity and the network's secret: it is made with mode 0600, and the log says so.
 //!
-//! Invariant: a node sees nothing that is not in the file. [`replay`] gives the same node again.
+//! Invariant: a node sees nothing that is not in the file, but for how many packets its sessions have sealed and opened, which are none in a
+//! [`replay`]: loss is then known from probes only. Else that gives the same node again.
 
 use std::{
     fs::{File, OpenOptions},

@@ -60,8 +60,22 @@ pub struct Method {
     pub jitter_us: Option<u64>,
     /// Share of the latest probes that were lost, 0 to 1.
     pub loss: Option<f64>,
+    /// What is lost in each direction; null while the other end does not say what it hears.
+    #[serde(default)]
+    pub losses: Option<Losses>,
     /// Why so.
     pub info: String,
+}
+
+/// Loss of a direct link by direction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Losses {
+    /// Share that is lost on the way to the peer, 0 to 1.
+    pub there: f64,
+    /// Share that is lost on the way back, 0 to 1.
+    pub back: f64,
+    /// Of what: `frames`, as many are sent both ways, else `probes`.
+    pub of: String,
 }
 
 /// A change of path.

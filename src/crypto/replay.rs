@@ -12,14 +12,19 @@ const SLOTS: usize = 256;
 pub const COUNTER_MAX: u64 = (1 << 36) - 1;
 
 /// The window of one direction of one session.
+#[derive(Debug, Default)]
+pub struct ReplayWindow(Box<Seen>);
+
+/// In a place of its own in memory, away from what is written to when packets are sealed.
 #[derive(Debug)]
-pub struct ReplayWindow {
-    slots: Box<[AtomicU64; SLOTS]>,
+struct Seen {
+    slots: [AtomicU64; SLOTS],
+    accepted: AtomicU64,
 }
 
-impl Default for ReplayWindow {
+impl Default for Seen {
     fn default() -> Self {
-        Self { slots: Box::new([const { AtomicU64::new(0) }; SLOTS]) }
+        Self { slots: [const { AtomicU64::new(0) }; SLOTS], accepted: AtomicU64::new(0) }
     }
 }
 
@@ -39,7 +44,14 @@ impl ReplayWindow {
             std::cmp::Ordering::Equal if seen & bit == 0 => Some(seen | bit),
             std::cmp::Ordering::Equal | std::cmp::Ordering::Greater => None,
         });
-        updated.is_ok()
+        let is_new = updated.is_ok();
+        self.0.accepted.fetch_add(u64::from(is_new), Relaxed);
+        is_new
+    }
+
+    /// How many were accepted so far.
+    pub fn accepted(&self) -> u64 {
+        self.0.accepted.load(Relaxed)
     }
 
     fn place(&self, counter: u64) -> Option<(&AtomicU64, u64, u64)> {
@@ -47,7 +59,7 @@ impl ReplayWindow {
             return None;
         }
         let block = counter / 32;
-        let slot = self.slots.get(usize::try_from(block).ok()? % SLOTS)?;
+        let slot = self.0.slots.get(usize::try_from(block).ok()? % SLOTS)?;
         Some((slot, block, 1 << (counter % 32)))
     }
 }
@@ -94,7 +106,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!(accepted.into_inner(), SPAN);
+        assert_eq!((accepted.into_inner(), window.accepted()), (SPAN, SPAN));
     }
 
     #[test]

@@ -105,6 +105,11 @@ impl Session {
         self.next.load(Relaxed)
     }
 
+    /// Packets opened so far.
+    pub fn opened(&self) -> u64 {
+        self.window.accepted()
+    }
+
     fn claim_counter(&self) -> Result<u64, SessionError> {
         let counter = self.next.fetch_add(1, Relaxed);
         if counter < REJECT_AFTER_PACKETS { Ok(counter) } else { Err(SessionError::UsedUp) }
@@ -222,6 +227,7 @@ mod tests {
             assert!(!packet.windows(5).any(|w| w == b"hello"));
             assert_eq!(context.open(&b, &header, &mut packet.clone()).unwrap(), b"hello");
             assert_eq!(context.open(&b, &header, &mut packet.clone()), Err(SessionError::Replayed));
+            assert_eq!((a.sealed(), a.opened(), b.opened()), (1, 0, 1));
         }
     }
 

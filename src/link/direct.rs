@@ -13,14 +13,16 @@
 //! that it has moved; the link follows when that address has answered a probe of ours.
 //!
 //! Probes come seldom while nothing is sent, often while frames are, in a burst when an echo is late, and closely for a
-//! while when one was lost, to see how much is ([`super::estimate`]).
+//! while when one was lost, to see how much is ([`super::estimate`]). Where many frames go both ways and none are lost, those
+//! show that both ends live, and probes rest ([`super::tally`]): until frames stop coming, or the other end asks more.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use super::{
-    estimate::{Estimate, Quality},
-    message::SMALL_LEN,
+    estimate::{Estimate, Losses, Quality},
+    message::{Came, SMALL_LEN},
     mtu::{MtuSearch, Use},
+    tally::{Counted, Tally},
 };
 use crate::{entropy::Entropy, time::Time};
 
@@ -49,6 +51,15 @@ const SURVEY_INTERVAL: Duration = Duration::from_millis(20);
 const SURVEY: u32 = 128;
 const SURVEY_AGAIN: Duration = Duration::from_secs(10);
 const SURVEY_AGAIN_AVOIDED: Duration = Duration::from_secs(60);
+/// Between probes while packets of frames tell all that they would, less loss than this; and the packets that must come between two
+/// looks for that: a hundred each second.
+const SPOKEN_FOR_INTERVAL: Duration = Duration::from_millis(200);
+const SPOKEN_FOR_LOSS: f64 = 0.01;
+const SPOKEN_FOR_PACKETS: u32 = 5;
+/// Who asks twice within this time misses our frames: then ours are asked after at once, too.
+const EARLY: Duration = Duration::from_millis(60);
+/// So much loss of frames is looked at closely.
+const SUSPICIOUS_LOSS: f64 = 0.02;
 /// How long frames that were sent make a path busy, and how long it matters after them how much is lost.
 const BUSY_FOR: Duration = Duration::from_secs(2);
 const LOSS_COUNTS_FOR: Duration = Duration::from_secs(60);
@@ -96,6 +107,8 @@ pub struct Probe {
     pub token: u64,
     /// UDP payload of the sealed packet.
     pub size: usize,
+    /// Packets of frames that were sealed so far; 0 if that is not told.
+    pub sealed: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -116,6 +129,11 @@ struct Active {
     echoes: u8,
     answered_at: Time,
     probe_at: Time,
+    /// When it was probed last, and whether a probe that was due since waits.
+    probed_at: Time,
+    is_waiting: bool,
+    /// The other end misses something: it must not wait.
+    is_asked: bool,
     /// When the peer last probed us from there.
     heard_at: Time,
     /// Small probes sent since the last echo, and the first of them.
@@ -135,6 +153,8 @@ struct Sent {
     at: Time,
     /// For the estimate; None if it was sent to measure the size that passes: its loss says nothing about the path.
     number: Option<u64>,
+    /// The session that it was sealed with, and the packets of frames that were by then, if those go this way.
+    counted: Option<(u32, u32)>,
     /// It was given up.
     lost: bool,
 }
@@ -160,6 +180,23 @@ pub struct Direct {
     /// It is one of many, and may rest while nothing is sent this way; not before `awake_until`, as packets of others are.
     may_rest: bool,
     awake_until: Time,
+    /// Small probes of the peer's that came.
+    heard: u16,
+    /// Packets of frames, there and back.
+    frames_there: Tally,
+    frames_back: Tally,
+    counts: Counts,
+    /// What had come when last looked.
+    opened: u32,
+}
+
+/// What this end counts of packets of frames, their low bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// The session that is sealed with, by the peer's index, and how many were; None if frames to the peer go another way.
+    pub sealed: Option<(u32, u32)>,
+    /// How many came.
+    pub opened: u32,
 }
 
 impl Direct {
@@ -179,6 +216,11 @@ impl Direct {
             echoed_at: None,
             may_rest: false,
             awake_until: Time::ZERO,
+            heard: 0,
+            frames_there: Tally::default(),
+            frames_back: Tally::default(),
+            counts: Counts::default(),
+            opened: 0,
         }
     }
 
@@ -259,6 +301,46 @@ impl Direct {
         self.active.as_ref().map_or(0.0, |active| active.estimate.loss())
     }
 
+    /// The same for each direction, and whether that is known from packets of frames; None while the other end does not say what it
+    /// hears.
+    pub fn losses(&self, now: Time) -> Option<(Losses, bool)> {
+        let of_probes = || Some((self.active.as_ref()?.estimate.losses()?, false));
+        self.losses_of_frames(now).map(|losses| (losses, true)).or_else(of_probes)
+    }
+
+    fn losses_of_frames(&self, now: Time) -> Option<Losses> {
+        Some(Losses { there: self.frames_there.loss(now)?, back: self.frames_back.loss(now)? })
+    }
+
+    /// What was counted of packets of frames; to be told before [`Self::poll_probe`].
+    pub fn set_counts(&mut self, counts: Counts) {
+        if counts.sealed.is_none() {
+            self.frames_there.pause();
+        }
+        self.counts = counts;
+    }
+
+    /// The peer told what it had sealed when this much had come; None if its frames come another way.
+    pub fn frames_came(&mut self, counted: Option<Counted>, now: Time) {
+        match counted {
+            Some(counted) => self.frames_back.count(counted, now),
+            None => self.frames_back.pause(),
+        }
+        self.weigh_frames(now);
+    }
+
+    /// Takes in what packets of frames say of loss.
+    fn weigh_frames(&mut self, now: Time) {
+        let Some(active) = &mut self.active else { return };
+        let sure = |tally: &Tally| tally.sure_loss(now).unwrap_or(0.0);
+        let sure = Losses { there: sure(&self.frames_there), back: sure(&self.frames_back) };
+        active.estimate.of_frames(sure.round_trip(), now);
+        let seen = [&self.frames_there, &self.frames_back].into_iter().filter_map(|tally| tally.loss(now));
+        if seen.fold(0.0, f64::max) >= SUSPICIOUS_LOSS {
+            active.begin_survey(true, now);
+        }
+    }
+
     /// How good the path is, while it is up.
     pub fn quality(&self, now: Time) -> Option<Quality> {
         self.active.as_ref().filter(|active| active.up)?.estimate.quality(now)
@@ -296,20 +378,22 @@ impl Direct {
         self.candidates.push(Candidate { address, probe_at: now });
     }
 
-    /// An authentic probe of the peer's came from `address`.
-    pub fn heard_from(&mut self, address: SocketAddr, now: Time) {
+    /// An authentic probe of the peer's came from `address`, a small one or not; how many small ones did.
+    pub fn heard_from(&mut self, address: SocketAddr, is_small: bool, now: Time) -> u16 {
         self.add_candidate(address, now);
         self.heard_at = Some(now);
+        self.heard = self.heard.wrapping_add(u16::from(is_small));
         match &mut self.active {
-            Some(active) if active.address == address => active.heard_at = now,
+            Some(active) if active.address == address => active.heard(is_small, now),
             // Perhaps it moved: challenge the new address now. An answer settles it.
             Some(active) if active.up && now.since(active.heard_at) < MOVED_AFTER => {}
             Some(_) | None => self.probe_soon(address, now),
         }
+        self.heard
     }
 
-    /// An authentic echo of `token` came from `from`.
-    pub fn echoed(&mut self, from: SocketAddr, token: u64, now: Time) -> Option<Change> {
+    /// An authentic echo of `token` came from `from`, where so much of ours had come.
+    pub fn echoed(&mut self, from: SocketAddr, token: u64, came: Came, now: Time) -> Option<Change> {
         // From another address than we probed, the echo proves nothing about either.
         let sent = self.pending.get(&token).filter(|sent| sent.to == from)?.clone();
         self.pending.remove(&token);
@@ -327,10 +411,15 @@ impl Direct {
         active.mtu.answered(sent.size, now);
         if let Some(number) = sent.number {
             active.echoes = active.echoes.saturating_add(u8::from(!sent.lost));
+            active.estimate.heard(number, came.probes);
             active.estimate.answered(number, now.since(sent.at), now);
         }
         let change = active.come_up(was_up);
         self.was_up |= change.is_some();
+        if let Some((session, sealed)) = sent.counted.filter(|_| self.counts.sealed.is_some()) {
+            self.frames_there.count(Counted { session, sealed, opened: came.opened }, now);
+            self.weigh_frames(now);
+        }
         change
     }
 
@@ -384,6 +473,9 @@ impl Direct {
     /// The next probe to send.
     pub fn poll_probe(&mut self, now: Time, entropy: &Entropy) -> Option<Probe> {
         let busy = self.busy.filter(|(_, until)| now < *until).map(|(interval, _)| interval);
+        if let Some(interval) = busy.filter(|_| self.is_spoken_for(now)) {
+            self.active.iter_mut().for_each(|active| (active.probe_at, active.is_waiting) = (now + interval, true));
+        }
         let rests = self.may_rest && busy.is_none() && now >= self.awake_until;
         let due = match &mut self.active {
             Some(active) => active.poll(busy, rests, self.is_avoided && now < self.used_until, now),
@@ -398,8 +490,20 @@ impl Direct {
         if self.pending.len() == PENDING_MAX {
             self.pending.pop_first();
         }
-        self.pending.insert(token, Sent { to, size, at: now, number, lost: false });
-        Some(Probe { to, token, size })
+        let counted = self.counts.sealed.filter(|_| number.is_some());
+        self.pending.insert(token, Sent { to, size, at: now, number, counted, lost: false });
+        Some(Probe { to, token, size, sealed: counted.map_or(0, |(_, sealed)| sealed) })
+    }
+
+    /// Whether a probe that is due can wait, as packets of frames show that both ends live and that nothing is lost.
+    fn is_spoken_for(&mut self, now: Time) -> bool {
+        let Some(active) = self.active.as_ref().filter(|active| active.up && active.probe_at <= now) else {
+            return false;
+        };
+        let came = self.counts.opened.wrapping_sub(std::mem::replace(&mut self.opened, self.counts.opened));
+        came >= SPOKEN_FOR_PACKETS
+            && active.may_wait(now)
+            && self.losses_of_frames(now).is_some_and(|losses| losses.round_trip() < SPOKEN_FOR_LOSS)
     }
 
     /// When something is to be done next.
@@ -465,6 +569,9 @@ impl Active {
             echoes: 0,
             answered_at: now,
             probe_at: now + PROBE_INTERVAL,
+            probed_at: now,
+            is_waiting: false,
+            is_asked: false,
             heard_at: now,
             unanswered: 0,
             first_unanswered: None,
@@ -478,6 +585,23 @@ impl Active {
         self.answered_at = now;
         self.unanswered = 0;
         self.first_unanswered = None;
+    }
+
+    fn heard(&mut self, is_small: bool, now: Time) {
+        if is_small && self.is_waiting && now.since(self.heard_at) < EARLY {
+            (self.probe_at, self.is_asked) = (now, true);
+        }
+        self.heard_at = now;
+    }
+
+    /// Whether nothing speaks against probing it more seldom.
+    fn may_wait(&self, now: Time) -> bool {
+        !self.is_late(now)
+            && self.survey == 0
+            && now >= self.hurried_until
+            && now.since(self.probed_at) < SPOKEN_FOR_INTERVAL
+            && !self.is_asked
+            && !self.estimate.is_lossy(now)
     }
 
     fn begin_survey(&mut self, is_busy: bool, now: Time) {
@@ -522,6 +646,7 @@ impl Active {
         if self.probe_at <= now || (self.unanswered == 1 && self.is_late(now)) {
             self.unanswered = self.unanswered.saturating_add(1);
             self.first_unanswered.get_or_insert(now);
+            (self.probed_at, self.is_waiting, self.is_asked) = (now, false, false);
             self.probe_at = now + self.interval(busy, rests, is_avoided, now);
             self.survey = self.survey.saturating_sub(1);
             return Some((self.address, SMALL_LEN, Some(self.estimate.sent())));
@@ -558,239 +683,4 @@ impl Active {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOME: &str = "10.0.0.1:6783";
-    const AWAY: &str = "10.9.9.9:1024";
-
-    /// A path in virtual time: probes to the addresses in `answering` come back after 10 ms if no larger than 1472.
-    struct Bench {
-        direct: Direct,
-        entropy: Entropy,
-        now: Time,
-        answering: Vec<SocketAddr>,
-        changes: Vec<Change>,
-        sent: usize,
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            let mut direct = Direct::new(Time::ZERO);
-            direct.add_candidate(HOME.parse().unwrap(), Time::ZERO);
-            let entropy = Entropy::seeded([1; 32]);
-            Self { direct, entropy, now: Time::ZERO, answering: Vec::new(), changes: Vec::new(), sent: 0 }
-        }
-
-        fn run(&mut self, span: Duration) -> &[Change] {
-            self.changes.clear();
-            let end = self.now + span;
-            let mut echoes: Vec<(Time, Probe)> = Vec::new();
-            while self.now < end {
-                self.changes.extend(self.direct.handle_timeout(self.now));
-                while let Some(probe) = self.direct.poll_probe(self.now, &self.entropy) {
-                    self.sent += 1;
-                    if self.answering.contains(&probe.to) && probe.size <= 1472 {
-                        echoes.push((self.now + Duration::from_millis(10), probe));
-                    }
-                }
-                self.now = self.now + Duration::from_millis(5);
-                for (_, probe) in echoes.extract_if(.., |(at, _)| *at <= self.now) {
-                    self.changes.extend(self.direct.echoed(probe.to, probe.token, self.now));
-                }
-            }
-            &self.changes
-        }
-    }
-
-    #[test]
-    fn a_path_comes_up_with_its_size_known_and_goes_down_after_three_seconds_of_silence() {
-        let mut bench = Bench::new();
-        let home = HOME.parse().unwrap();
-        bench.answering = vec![home];
-        assert_eq!(bench.run(Duration::from_secs(1)), [Change::Up(home)]);
-        assert_eq!(bench.direct.payload_max(), Some(1472));
-        assert!(bench.direct.rtt().unwrap().abs_diff(Duration::from_millis(10)) < Duration::from_millis(6));
-        bench.answering.clear();
-        assert_eq!(bench.run(Duration::from_millis(2400)), []);
-        assert_eq!(bench.run(Duration::from_millis(1200)), [Change::Down]);
-        assert_eq!(bench.direct.address(), None);
-        bench.answering = vec![home];
-        assert_eq!(bench.run(Duration::from_millis(900)), [], "one echo is not enough to come back");
-        assert_eq!(bench.run(Duration::from_secs(3)), [Change::Up(home)]);
-    }
-
-    #[test]
-    fn a_suspected_path_that_is_dead_is_left_within_a_second_and_one_that_lives_stays() {
-        let mut bench = Bench::new();
-        bench.answering = vec![HOME.parse().unwrap()];
-        bench.direct.steer(true, false);
-        bench.run(Duration::from_secs(2));
-        bench.direct.suspect(bench.now);
-        let suspected = bench.now;
-        assert_eq!(bench.run(Duration::from_secs(1)), []);
-        assert!(bench.direct.answered_at().unwrap() > suspected);
-        bench.answering.clear();
-        bench.direct.suspect(bench.now);
-        assert_eq!(bench.run(Duration::from_millis(700)), [Change::Down]);
-    }
-
-    #[test]
-    fn a_silent_path_is_left_in_a_burst_if_there_is_another_and_comes_back_when_it_answers() {
-        let home = HOME.parse().unwrap();
-        for busy in [false, true] {
-            let mut bench = Bench::new();
-            bench.answering = vec![home];
-            bench.direct.steer(true, false);
-            bench.run(Duration::from_secs(2));
-            if busy {
-                bench.direct.busy(Duration::from_millis(50), bench.now);
-            }
-            bench.answering.clear();
-            let patience = Duration::from_millis(if busy { 850 } else { 1300 });
-            assert_eq!(bench.run(patience), [Change::Down], "busy: {busy}");
-            assert_eq!((bench.direct.address(), bench.direct.last_resort()), (None, Some(home)));
-            bench.answering = vec![home];
-            assert_eq!(bench.run(Duration::from_millis(350)), [], "one echo is not enough to come back");
-            assert_eq!(bench.run(Duration::from_millis(500)), [Change::Up(home)]);
-        }
-    }
-
-    #[test]
-    fn who_slept_does_not_hold_it_against_the_path() {
-        let mut bench = Bench::new();
-        bench.answering = vec![HOME.parse().unwrap()];
-        bench.run(Duration::from_secs(2));
-        bench.now = bench.now + Duration::from_secs(10);
-        assert_eq!(bench.run(Duration::from_secs(2)), []);
-    }
-
-    #[test]
-    fn a_lost_probe_has_the_path_looked_at_closely_and_not_again_at_once() {
-        let mut bench = Bench::new();
-        let home = HOME.parse().unwrap();
-        bench.answering = vec![home];
-        bench.run(Duration::from_secs(2));
-        bench.direct.wanted(bench.now);
-        // Half a second of silence: longer than it takes to lose the one probe of that time, and shorter than it takes to be left.
-        bench.answering.clear();
-        bench.run(Duration::from_millis(500));
-        bench.answering = vec![home];
-        bench.sent = 0;
-        assert_eq!(bench.run(Duration::from_secs(4)), []);
-        assert!((128..170).contains(&bench.sent), "{}", bench.sent);
-        assert!(bench.direct.quality(bench.now).unwrap().loss < 1e-9);
-    }
-
-    #[test]
-    fn an_idle_path_that_loses_some_is_not_looked_at_closely() {
-        let mut bench = Bench::new();
-        let home = HOME.parse().unwrap();
-        bench.answering = vec![home];
-        bench.run(Duration::from_secs(10));
-        for second in 0..40 {
-            bench.answering = if second % 4 == 0 { Vec::new() } else { vec![home] };
-            bench.run(Duration::from_millis(if second % 4 == 0 { 300 } else { 1000 }));
-            assert!(!bench.direct.is_surveyed(), "after {second} s");
-        }
-        assert!(bench.direct.loss() > 0.05);
-    }
-
-    #[test]
-    fn an_idle_path_of_many_costs_little_and_its_death_is_noticed_soon_after_frames_are_sent() {
-        let mut bench = Bench::new();
-        bench.answering = vec![HOME.parse().unwrap()];
-        bench.direct.set_one_of_many(true);
-        bench.direct.steer(true, false);
-        bench.run(Duration::from_secs(20));
-        bench.sent = 0;
-        assert_eq!(bench.run(Duration::from_secs(100)), []);
-        assert!((18..=24).contains(&bench.sent), "{}", bench.sent);
-        bench.answering.clear();
-        bench.direct.busy(Duration::from_millis(50), bench.now);
-        assert_eq!(bench.run(Duration::from_millis(500)), []);
-        assert_eq!(bench.run(Duration::from_millis(500)), [Change::Down]);
-    }
-
-    #[test]
-    fn a_resting_path_that_is_the_only_one_is_given_up_after_three_seconds_of_asking() {
-        let mut bench = Bench::new();
-        bench.answering = vec![HOME.parse().unwrap()];
-        bench.direct.set_one_of_many(true);
-        bench.run(Duration::from_secs(20));
-        bench.answering.clear();
-        let died = bench.now;
-        while bench.run(Duration::from_millis(100)).is_empty() {}
-        let took = bench.now.since(died);
-        assert!(took >= DOWN_AFTER - PROBE_INTERVAL && took <= REST_INTERVAL + DOWN_AFTER, "{took:?}");
-    }
-
-    #[test]
-    fn a_path_that_carries_packets_of_others_does_not_rest() {
-        let mut bench = Bench::new();
-        bench.answering = vec![HOME.parse().unwrap()];
-        bench.direct.set_one_of_many(true);
-        bench.run(Duration::from_secs(20));
-        bench.sent = 0;
-        for _ in 0..20 {
-            bench.direct.carrying(bench.now);
-            bench.run(Duration::from_millis(500));
-        }
-        assert!(bench.sent >= 19, "{}", bench.sent);
-    }
-
-    #[test]
-    fn a_dead_path_is_asked_less_and_less() {
-        let mut bench = Bench::new();
-        bench.run(Duration::from_secs(60));
-        let eager = std::mem::take(&mut bench.sent);
-        bench.run(Duration::from_secs(60));
-        assert!((50..=62).contains(&eager) && bench.sent <= 13, "{eager} {}", bench.sent);
-    }
-
-    #[test]
-    fn the_link_follows_a_peer_that_moved_once_the_new_address_answered() {
-        let (home, away) = (HOME.parse().unwrap(), AWAY.parse().unwrap());
-        let mut bench = Bench::new();
-        bench.answering = vec![home];
-        bench.run(Duration::from_secs(1));
-        bench.direct.heard_from(home, bench.now);
-        bench.direct.heard_from(away, bench.now);
-        assert_eq!(bench.run(Duration::from_millis(900)), [], "it still probes from home");
-        bench.direct.heard_from(away, bench.now);
-        assert_eq!(bench.run(Duration::from_millis(100)), [], "unanswered, a new address is not taken");
-        bench.answering = vec![away];
-        bench.run(Duration::from_millis(200));
-        bench.direct.heard_from(away, bench.now);
-        assert_eq!(bench.run(Duration::from_millis(100)), [Change::Moved(away)]);
-        assert_eq!(bench.direct.address(), Some(away));
-        assert_eq!(bench.run(Duration::from_secs(10)), []);
-    }
-
-    #[test]
-    fn an_echo_from_elsewhere_or_of_no_probe_is_nothing() {
-        let mut bench = Bench::new();
-        let probe = bench.direct.poll_probe(Time::ZERO, &bench.entropy).unwrap();
-        assert_eq!(bench.direct.echoed(AWAY.parse().unwrap(), probe.token, Time::ZERO), None);
-        assert_eq!(bench.direct.echoed(probe.to, probe.token + 1, Time::ZERO), None);
-        assert_eq!(bench.direct.rtt(), None);
-    }
-
-    #[test]
-    fn that_only_the_peers_packets_come_shows_while_its_probes_do() {
-        let mut bench = Bench::new();
-        bench.answering = vec![HOME.parse().unwrap()];
-        let heard = |bench: &mut Bench, seconds| {
-            for _ in 0..seconds {
-                bench.direct.heard_from(HOME.parse().unwrap(), bench.now);
-                bench.run(Duration::from_secs(1));
-            }
-            bench.direct.is_one_way(bench.now)
-        };
-        assert!(!heard(&mut bench, 5), "both directions pass");
-        bench.answering.clear();
-        assert!(heard(&mut bench, 5));
-        bench.run(Duration::from_secs(13));
-        assert!(!bench.direct.is_one_way(bench.now), "nothing passes");
-    }
-}
+mod tests;

@@ -23,7 +23,7 @@ use agreement::Agreed;
 use super::{
     encap::Encap,
     esp::{Esp, Offer, Source},
-    estimate::Quality,
+    estimate::{Losses, Quality},
     heartbeat::{Fault, Heartbeats, Size},
     message::Hello,
 };
@@ -109,6 +109,8 @@ pub struct Fast {
     refused: Option<String>,
     beats: Heartbeats,
     heard: [Option<Time>; 2],
+    /// Small ones of the peer that came.
+    heard_small: u16,
     carries: bool,
     reason: String,
     since: Time,
@@ -133,6 +135,7 @@ impl Fast {
             refused: None,
             beats: Heartbeats::new(now),
             heard: [None; 2],
+            heard_small: 0,
             carries: false,
             reason: String::new(),
             since: now,
@@ -165,6 +168,11 @@ impl Fast {
     /// Share of heartbeats lost, 0 to 1.
     pub fn loss(&self) -> f64 {
         self.beats.loss()
+    }
+
+    /// The same for each direction, if the other end says what it hears.
+    pub fn losses(&self) -> Option<Losses> {
+        self.beats.losses()
     }
 
     /// How good the path of heartbeats is.
@@ -293,14 +301,16 @@ impl Fast {
         self.peer_mtu = mtu;
     }
 
-    /// A heartbeat of the peer came, `full` if it was as large as frames may be.
-    pub fn heard(&mut self, full: bool, now: Time) {
+    /// A heartbeat of the peer came, `full` if it was as large as frames may be; how many small ones did.
+    pub fn heard(&mut self, full: bool, now: Time) -> u16 {
         self.heard[usize::from(full)] = Some(now);
+        self.heard_small = self.heard_small.wrapping_add(u16::from(!full));
+        self.heard_small
     }
 
-    /// An echo came by the fast datapath.
-    pub fn echoed(&mut self, token: u64, now: Time) {
-        self.beats.echoed(token, now);
+    /// An echo came by the fast datapath, from where so many small heartbeats were heard.
+    pub fn echoed(&mut self, token: u64, heard: u16, now: Time) {
+        self.beats.echoed(token, heard, now);
         if self.hold_until.take().is_some() {
             // The peer's router is there again: heartbeats of the other size were not answered for the same reason.
             self.beats.forgive(now);

@@ -12,7 +12,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::estimate::{Estimate, Quality};
+use super::estimate::{Estimate, Losses, Quality};
 use crate::{entropy::Entropy, time::Time};
 
 /// Between small heartbeats, and between those of full size, while they are answered.
@@ -171,6 +171,11 @@ impl Heartbeats {
         self.estimate.loss()
     }
 
+    /// The same for each direction, if the other end says what it hears.
+    pub fn losses(&self) -> Option<Losses> {
+        self.estimate.losses()
+    }
+
     /// How good the path is.
     pub fn quality(&self, now: Time) -> Option<Quality> {
         self.estimate.quality(now)
@@ -204,14 +209,15 @@ impl Heartbeats {
         }
     }
 
-    /// An authentic echo of `token` came by the fast datapath.
-    pub fn echoed(&mut self, token: u64, now: Time) {
+    /// An authentic echo of `token` came by the fast datapath; so many small ones were heard there.
+    pub fn echoed(&mut self, token: u64, heard: u16, now: Time) {
         let Some(sent) = self.pending.remove(&token) else { return };
         self.rhythm(sent.size).answered(sent.size, now);
         if self.survey > 0 {
             self.small.due = self.small.due.min(now + SURVEY_INTERVAL);
         }
         if let Some(number) = sent.number {
+            self.estimate.heard(number, heard);
             self.estimate.answered(number, now.since(sent.at), now);
         }
         self.prove(now);

@@ -99,6 +99,21 @@ impl Keys {
         self.current.as_ref().map(|held| &held.data)
     }
 
+    /// The session that frames are sealed with, by the peer's index of it, and how many packets of them were; the low bits.
+    pub fn sealed(&self) -> Option<(u32, u32)> {
+        self.sending().map(|session| (session.remote_index(), session.sealed() as u32))
+    }
+
+    /// How many packets of frames came by the session of this index of ours; the low bits.
+    pub fn opened(&self, local: u32) -> Option<u32> {
+        self.receiving().find(|session| session.local_index() == local).map(|session| session.opened() as u32)
+    }
+
+    /// How many packets of frames came by all sessions there are; the low bits.
+    pub fn opened_in_all(&self) -> u32 {
+        self.receiving().map(|session| session.opened() as u32).fold(0, u32::wrapping_add)
+    }
+
     /// The session in use as a source of other keys.
     pub fn source(&self) -> Option<Source<'_>> {
         self.current.as_ref().map(Held::source)
@@ -337,7 +352,7 @@ mod tests {
 
         /// Has the other end hear of the session that this one seals with.
         fn confirm(&mut self, peer: &mut Self) {
-            let mut packet = Message::Probe { token: 1 }.packet(SMALL_LEN);
+            let mut packet = Message::Probe { token: 1, sealed: 0 }.packet(SMALL_LEN);
             self.keys.seal(&mut packet).unwrap();
             peer.keys.open(&Header::parse(&packet).unwrap(), &mut packet).unwrap();
         }

@@ -1,8 +1,9 @@
 //! What Control packets of a link carry.
 //!
 //! ```text
-//! Probe | 1 | token u64 LE | zeros, as many as the probe is to be large                 |
-//! Echo  | 2 | token u64 LE |                                                            |
+//! Probe | 1 | token u64 LE | data packets sealed u32 LE | zeros, as many as the probe    |
+//!       | is to be large                                                               |
+//! Echo  | 2 | token u64 LE | probes heard u16 LE | data packets opened u32 LE            |
 //! Hello | 3 | flags u8 | lanes u8 | address of the receiver as the sender sees it, 16   |
 //!       | port for ESP in UDP u16 LE, 0 for none                                        |
 //!       | address 16 and port u16 LE, 0 for none, whence the receiver's ESP in UDP comes |
@@ -11,9 +12,10 @@
 //! ```
 //! An echo goes back to the address that the probe came from, or by the fast datapath if the probe came by that: an answered
 //! probe proves both directions of that path, its round-trip time needs no common clock, and an unguessable token makes
-//! it a challenge for roaming.
+//! it a challenge for roaming. The counts tell the two directions apart: [`super::estimate`], [`super::tally`]. They go on from
+//! their end to 0, and 0 says nothing.
 //!
-//! Hello, Offer and Taken are of the fast datapath ([`super::fast`], [`super::esp`]). What a newer peer adds behind them is
+//! Hello, Offer and Taken are of the fast datapath ([`super::fast`], [`super::esp`]). What a newer peer adds behind a message is
 //! not looked at, what an older one leaves out is nought; IPv4 addresses are written mapped (RFC 4291 §2.5.5.2).
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -26,7 +28,7 @@ const HELLO: u8 = 3;
 const OFFER: u8 = 4;
 const TAKEN: u8 = 5;
 /// UDP payload of the smallest probe and of every echo.
-pub const SMALL_LEN: usize = PACKET_OVERHEAD + 9;
+pub const SMALL_LEN: usize = PACKET_OVERHEAD + 15;
 
 const READY: u8 = 1;
 const ESP: u8 = 2;
@@ -42,11 +44,15 @@ pub enum Message {
     Probe {
         /// To be returned.
         token: u64,
+        /// Packets of frames that the sender has sealed with the session that the probe is of.
+        sealed: u32,
     },
     /// The answer.
     Echo {
         /// That of the probe.
         token: u64,
+        /// What has come of the prober's.
+        came: Came,
     },
     /// What the sender can do by the fast datapath with the receiver.
     Hello(Hello),
@@ -66,6 +72,15 @@ pub enum Message {
         /// SPI of the first.
         spi: u32,
     },
+}
+
+/// How much of what one side sent has come to the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Came {
+    /// Small probes by the method of the probe that is answered, that one included.
+    pub probes: u16,
+    /// Packets of frames by the session that the probe is of.
+    pub opened: u32,
 }
 
 /// What one side can do by the fast datapath with the other.
@@ -138,6 +153,10 @@ impl Hello {
     }
 }
 
+fn count(bytes: &[u8]) -> u32 {
+    bytes.first_chunk().map_or(0, |count| u32::from_le_bytes(*count))
+}
+
 fn parse_address(bytes: [u8; 16]) -> IpAddr {
     Ipv6Addr::from(bytes).to_canonical()
 }
@@ -155,8 +174,12 @@ impl Message {
         let (&kind, rest) = body.split_first()?;
         let token = || rest.split_first_chunk().map(|(token, rest)| (u64::from_le_bytes(*token), rest));
         match kind {
-            PROBE => token().map(|(token, _)| Self::Probe { token }),
-            ECHO => token().filter(|(_, rest)| rest.is_empty()).map(|(token, _)| Self::Echo { token }),
+            PROBE => token().map(|(token, rest)| Self::Probe { token, sealed: count(rest) }),
+            ECHO => token().map(|(token, rest)| {
+                let (probes, rest) =
+                    rest.split_first_chunk().map_or((0, rest), |(n, rest)| (u16::from_le_bytes(*n), rest));
+                Self::Echo { token, came: Came { probes, opened: count(rest) } }
+            }),
             HELLO => Hello::parse(rest).map(Self::Hello),
             OFFER => {
                 let (session, rest) = rest.split_first_chunk()?;
@@ -175,14 +198,17 @@ impl Message {
     pub fn packet(self, len: usize) -> Vec<u8> {
         let mut packet = vec![0; HEADER_LEN];
         match self {
-            Self::Probe { token } => {
+            Self::Probe { token, sealed } => {
                 packet.push(PROBE);
                 packet.extend(token.to_le_bytes());
+                packet.extend(sealed.to_le_bytes());
                 packet.resize(packet.len().max(len.saturating_sub(TAG_LEN)), 0);
             }
-            Self::Echo { token } => {
+            Self::Echo { token, came } => {
                 packet.push(ECHO);
                 packet.extend(token.to_le_bytes());
+                packet.extend(came.probes.to_le_bytes());
+                packet.extend(came.opened.to_le_bytes());
             }
             Self::Hello(hello) => hello.write(&mut packet),
             Self::Offer { session, spi, lanes, in_udp } => {
@@ -217,13 +243,14 @@ mod tests {
 
     #[test]
     fn messages_parse_as_written_and_probes_may_be_padded() {
-        let probe = Message::Probe { token: 7 };
+        let probe = Message::Probe { token: 7, sealed: 70_000 };
+        let echo = Message::Echo { token: u64::MAX, came: Came { probes: 300, opened: 69_999 } };
         assert_eq!(probe.packet(1400).len(), 1400);
         assert_eq!(read(&probe.packet(1400)), Some(probe));
-        assert_eq!(Message::Echo { token: u64::MAX }.packet(0).len(), SMALL_LEN);
+        assert_eq!((echo.packet(0).len(), probe.packet(SMALL_LEN).len()), (SMALL_LEN, SMALL_LEN));
         for message in [
             probe,
-            Message::Echo { token: u64::MAX },
+            echo,
             Message::Hello(hello("10.0.0.1")),
             Message::Hello(hello("fd00::1")),
             Message::Hello(Hello { encap: 0, sees: None, ..hello("fd00::1") }),
@@ -234,6 +261,17 @@ mod tests {
             assert_eq!(read(&message.packet(0)), Some(message));
         }
         assert_eq!(Message::parse(&[1, 2]), None);
+    }
+
+    #[test]
+    fn probes_and_echoes_are_these_bytes_and_counts_may_be_missing() {
+        let body = |message: Message| message.packet(0)[HEADER_LEN..].split_last_chunk::<TAG_LEN>().unwrap().0.to_vec();
+        let probe = body(Message::Probe { token: 7, sealed: 70_000 });
+        assert_eq!(probe, [1, 7, 0, 0, 0, 0, 0, 0, 0, 0x70, 0x11, 1, 0]);
+        assert_eq!(Message::parse(&probe[..9]), Some(Message::Probe { token: 7, sealed: 0 }));
+        let echo = body(Message::Echo { token: 7, came: Came { probes: 300, opened: 70_000 } });
+        assert_eq!(echo, [2, 7, 0, 0, 0, 0, 0, 0, 0, 0x2c, 1, 0x70, 0x11, 1, 0]);
+        assert_eq!(Message::parse(&echo[..9]), Some(Message::Echo { token: 7, came: Came::default() }));
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod better;
 use super::{
     Node,
     links::Link,
-    report::{FASTDP, SLEEVE, micros},
+    report::{FASTDP, SLEEVE, micros, told},
     selector::Selector,
 };
 use crate::{
@@ -22,7 +22,7 @@ impl Node {
     /// What is known of the ways to a peer, by name or nickname; None if there is no such peer.
     pub fn explain_peer(&self, peer: &str, now: Time) -> Option<PeerExplanation> {
         let name = self.find_peer(peer)?;
-        let path = self.path_line(name)?;
+        let path = self.path_line(name, now)?;
         let choice = self.routes.choice(name)?;
         let ways = self.routes.ways(name);
         let cost = choice.chosen().and_then(|relays| self.routes.in_use(relays, name)).map(|in_use| in_use.cost);
@@ -83,6 +83,7 @@ impl Node {
             rtt_us: fast_quality.map(|quality| micros(quality.rtt)),
             jitter_us: fast_quality.map(|quality| micros(quality.jitter)),
             loss: fast_quality.map(|_| link.fast.loss()),
+            losses: fast_quality.and_then(|_| link.fast.losses()).map(|losses| told(losses, false)),
             info: self.no_fastdp(link, now).unwrap_or_else(|| link.fast.reason().to_owned()),
         };
         let quality = direct.and_then(|direct| direct.quality(now));
@@ -99,6 +100,7 @@ impl Node {
             rtt_us: quality.map(|quality| micros(quality.rtt)),
             jitter_us: quality.map(|quality| micros(quality.jitter)),
             loss: quality.and(direct.map(|direct| direct.loss())),
+            losses: quality.and(direct.and_then(|direct| direct.losses(now))).map(|(losses, of)| told(losses, of)),
             info,
         };
         vec![fast, sleeve]

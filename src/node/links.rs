@@ -25,13 +25,14 @@ use crate::{
     id::{PeerName, Uid},
     link::{
         cookie::CookieJar,
-        direct::{Change, Direct},
+        direct::{Change, Counts, Direct},
         esp::Offer,
         estimate::Quality,
         fast::{Fast, FastConfig},
         handshake::{self, LinkConfig, Stamp},
         keys::{Initiator, Keys},
-        message::{Message, SMALL_LEN},
+        message::{Came, Message, SMALL_LEN},
+        tally::Counted,
     },
     switch::forwarding::Route,
     time::Time,
@@ -432,25 +433,34 @@ impl Links {
             self.changes.push_back((peer, LinkChange::Rekeyed));
         }
         match (message.ok_or(Drop::BadControl)?, origin) {
-            (Message::Probe { token }, _) => {
+            (Message::Probe { token, sealed }, _) => {
+                let (mut came, is_small) = (Came::default(), len <= SMALL_LEN);
                 match (origin, &mut link.direct) {
-                    (Origin::Direct(from), Some(direct)) => direct.heard_from(from, now),
-                    (Origin::Fast, _) => link.fast.heard(len > SMALL_LEN, now),
+                    (Origin::Direct(from), Some(direct)) => {
+                        came.probes = direct.heard_from(from, is_small, now);
+                        let session = header.receiver;
+                        let opened = link.keys.opened(session).filter(|_| is_small && sealed > 0);
+                        came.opened = opened.unwrap_or(0);
+                        if is_small {
+                            direct.frames_came(opened.map(|opened| Counted { session, sealed, opened }), now);
+                        }
+                    }
+                    (Origin::Fast, _) => came.probes = link.fast.heard(!is_small, now),
                     (Origin::Encap { from, .. }, _) => link.fast.encap_heard(from),
                     (Origin::Direct(_), None) | (Origin::Relayed(_), _) => {}
                 }
                 if origin != Origin::Fast || link.fast.is_sending() {
-                    self.send(peer, origin, Message::Echo { token }, SMALL_LEN);
+                    self.send(peer, origin, Message::Echo { token, came }, SMALL_LEN);
                 }
             }
-            (Message::Echo { token }, Origin::Direct(from)) => {
-                let change = link.direct.as_mut().and_then(|direct| direct.echoed(from, token, now));
+            (Message::Echo { token, came }, Origin::Direct(from)) => {
+                let change = link.direct.as_mut().and_then(|direct| direct.echoed(from, token, came, now));
                 self.changes.extend(change.map(|change| (peer, LinkChange::Direct(change))));
             }
             // It has confirmed a session by coming; there is nothing to measure.
             (Message::Echo { .. }, Origin::Relayed(_)) => {}
-            (Message::Echo { token }, Origin::Fast) => link.fast.echoed(token, now),
-            (Message::Echo { token }, Origin::Encap { from, to }) => link.fast.encap_echoed(from, to, token, now),
+            (Message::Echo { token, came }, Origin::Fast) => link.fast.echoed(token, came.probes, now),
+            (Message::Echo { token, .. }, Origin::Encap { from, to }) => link.fast.encap_echoed(from, to, token, now),
             (
                 Message::Hello(_) | Message::Offer { .. } | Message::Taken { .. },
                 Origin::Fast | Origin::Encap { .. },
@@ -494,6 +504,9 @@ impl Links {
             if direct.is_surveyed() {
                 link.fast.survey(now);
             }
+            let is_straight = link.relays.as_ref().is_some_and(Vec::is_empty);
+            let sealed = link.keys.sealed().filter(|_| is_straight);
+            direct.set_counts(Counts { sealed, opened: link.keys.opened_in_all() });
             probes.extend(std::iter::from_fn(|| direct.poll_probe(now, &self.entropy)));
         }
         let confirm = link.keys.is_unconfirmed() && link.confirm_at <= now;
@@ -501,11 +514,16 @@ impl Links {
             link.confirm_at = now + CONFIRM_INTERVAL;
         }
         for probe in probes {
-            self.send(peer, Origin::Direct(probe.to), Message::Probe { token: probe.token }, probe.size);
+            self.send(
+                peer,
+                Origin::Direct(probe.to),
+                Message::Probe { token: probe.token, sealed: probe.sealed },
+                probe.size,
+            );
         }
         if confirm {
             let token = self.entropy.number();
-            self.send(peer, Origin::Relayed(peer), Message::Probe { token }, SMALL_LEN);
+            self.send(peer, Origin::Relayed(peer), Message::Probe { token, sealed: 0 }, SMALL_LEN);
         }
     }
 

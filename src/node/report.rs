@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{Node, links::Link};
 use crate::{
-    api::{Connection, ConnectionState, Path, Peer, PeerConnection, Report, Summary},
+    api::{Connection, ConnectionState, Path, Peer, PeerConnection, Report, Summary, path},
     id::{Nickname, PeerName},
+    link::estimate::Losses,
     time::Time,
     topology::record::PeerRecord,
     wire::{
@@ -46,7 +47,7 @@ impl Node {
             connections: self.connection_lines(now),
             peers: self.peer_lines(),
             endpoints: self.table.list(|peer| self.nickname(peer)),
-            paths: self.path_lines(),
+            paths: self.path_lines(now),
             ipam: self.address_status(),
             names: self.names.table().list(|peer| self.nickname(peer)),
             dns: None,
@@ -152,12 +153,12 @@ impl Node {
         self.exchange.topology().iter().filter(|(.., record)| !record.leaving).map(line).collect()
     }
 
-    fn path_lines(&self) -> Vec<Path> {
+    fn path_lines(&self, now: Time) -> Vec<Path> {
         let others = self.exchange.topology().iter().filter(|(name, _, record)| *name != self.name && !record.leaving);
-        others.filter_map(|(name, ..)| self.path_line(name)).collect()
+        others.filter_map(|(name, ..)| self.path_line(name, now)).collect()
     }
 
-    pub(super) fn path_line(&self, name: PeerName) -> Option<Path> {
+    pub(super) fn path_line(&self, name: PeerName, now: Time) -> Option<Path> {
         let choice = self.routes.choice(name)?;
         let link = self.links.link(name);
         if let Some(fast) = link.filter(|link| link.is_carried()).map(|link| &link.fast) {
@@ -169,6 +170,7 @@ impl Node {
                 method: FASTDP.to_owned(),
                 rtt_us: fast.rtt().map(micros),
                 loss: Some(fast.loss()),
+                losses: fast.losses().map(|losses| told(losses, false)),
                 mtu: Some(self.links.fast.mtu.into()),
                 since: self.unix(fast.since()),
                 reason: fast.reason().to_owned(),
@@ -196,6 +198,10 @@ impl Node {
             relays: relays.unwrap_or_default(),
             rtt_us: rtt.map(micros),
             loss: direct.filter(|_| is_direct).map(|direct| direct.loss()),
+            losses: direct
+                .filter(|_| is_direct)
+                .and_then(|direct| direct.losses(now))
+                .map(|(losses, of)| told(losses, of)),
             mtu,
             since: self.unix(changed),
             reason: reason.to_owned(),
@@ -232,6 +238,11 @@ impl Node {
 fn inner_mtu(payload_max: usize, relays: usize) -> u32 {
     let overhead = PACKET_OVERHEAD + RECORD_HEADER_LEN + ETHERNET_LEN + relay_overhead(relays);
     u32::try_from(payload_max.saturating_sub(overhead)).unwrap_or(0)
+}
+
+/// Loss by direction, of frames or of probes.
+pub(super) fn told(Losses { there, back }: Losses, is_of_frames: bool) -> path::Losses {
+    path::Losses { there, back, of: if is_of_frames { "frames" } else { "probes" }.to_owned() }
 }
 
 pub(super) fn micros(span: Duration) -> u64 {

@@ -11,7 +11,7 @@ use weft::{
 use super::{MILLISECOND, Mesh, SECOND, everybody, frame, station};
 
 /// Hosts that all know each other, on a network of so much latency one way, with traffic nowhere.
-fn settled(count: usize, seed: u64, latency: Duration) -> Mesh {
+pub(super) fn settled(count: usize, seed: u64, latency: Duration) -> Mesh {
     let mut mesh = Mesh::seeded(seed, count, |_, _| (), |id| (0..id).collect());
     mesh.sim.network.latency = latency;
     mesh.attach_all();
@@ -21,12 +21,12 @@ fn settled(count: usize, seed: u64, latency: Duration) -> Mesh {
     mesh
 }
 
-fn path(mesh: &Mesh, from: HostId, to: HostId) -> Path {
+pub(super) fn path(mesh: &Mesh, from: HostId, to: HostId) -> Path {
     let name = mesh.name(to);
     mesh.sim.report(from).paths.into_iter().find(|path| path.name == name).unwrap()
 }
 
-fn is_relayed(mesh: &Mesh, [a, b]: [HostId; 2]) -> bool {
+pub(super) fn is_relayed(mesh: &Mesh, [a, b]: [HostId; 2]) -> bool {
     [(a, b), (b, a)].iter().all(|(from, to)| path(mesh, *from, *to).path == "relay")
 }
 
@@ -37,8 +37,18 @@ fn changes(sim: &Simulation, ids: &[HostId]) -> u64 {
 
 /// Sends a frame both ways each 20 ms for `span`, or until `done`; how long it took, and the longest time without a frame in one
 /// of the directions.
-fn talk(mesh: &mut Mesh, [a, b]: [HostId; 2], span: Duration, done: impl Fn(&Mesh) -> bool) -> (Duration, Duration) {
-    const STEP: Duration = Duration::from_millis(20);
+fn talk(mesh: &mut Mesh, pair: [HostId; 2], span: Duration, done: impl Fn(&Mesh) -> bool) -> (Duration, Duration) {
+    exchange(mesh, pair, (20 * MILLISECOND, 1), span, done)
+}
+
+/// The same with so many frames each `step`.
+pub(super) fn exchange(
+    mesh: &mut Mesh,
+    [a, b]: [HostId; 2],
+    (step_span, frames): (Duration, usize),
+    span: Duration,
+    done: impl Fn(&Mesh) -> bool,
+) -> (Duration, Duration) {
     let start = mesh.sim.now();
     let (mut heard, mut longest) = ([start; 2], Duration::ZERO);
     for step in 0.. {
@@ -47,9 +57,11 @@ fn talk(mesh: &mut Mesh, [a, b]: [HostId; 2], span: Duration, done: impl Fn(&Mes
         if now.since(start) >= span || (step % 5 == 0 && done(mesh)) {
             break;
         }
-        mesh.sim.send_frame(a, &frame(station(a), station(b)));
-        mesh.sim.send_frame(b, &frame(station(b), station(a)));
-        mesh.sim.run(STEP);
+        for _ in 0..frames {
+            mesh.sim.send_frame(a, &frame(station(a), station(b)));
+            mesh.sim.send_frame(b, &frame(station(b), station(a)));
+        }
+        mesh.sim.run(step_span);
         for (heard, id) in heard.iter_mut().zip([a, b]) {
             if !mesh.sim.take_frames(id).is_empty() {
                 *heard = mesh.sim.now();
@@ -61,7 +73,7 @@ fn talk(mesh: &mut Mesh, [a, b]: [HostId; 2], span: Duration, done: impl Fn(&Mes
 }
 
 /// Makes some ways of the network worse.
-fn worsen<const COUNT: usize>(mesh: &mut Mesh, ways: [(HostId, HostId); COUNT], worse: fn(&mut Way)) {
+pub(super) fn worsen<const COUNT: usize>(mesh: &mut Mesh, ways: [(HostId, HostId); COUNT], worse: fn(&mut Way)) {
     for (from, to) in ways {
         let mut way = mesh.sim.network.way(from, to);
         worse(&mut way);
@@ -69,7 +81,7 @@ fn worsen<const COUNT: usize>(mesh: &mut Mesh, ways: [(HostId, HostId); COUNT], 
     }
 }
 
-fn median(times: &mut [Duration]) -> Duration {
+pub(super) fn median(times: &mut [Duration]) -> Duration {
     times.sort();
     times[times.len() / 2]
 }
@@ -110,6 +122,22 @@ fn expect_explained(mesh: &Mesh) {
     assert!(told.better.iter().any(|better| better.contains("direct path")), "{told:#?}");
 }
 
+/// As [`talk`], on hosts whose routers get no processor for a moment once in a second, each by itself.
+fn talk_on_busy_hosts(mesh: &mut Mesh, pair: [HostId; 2], span: Duration, done: impl Fn(&Mesh) -> bool) -> Duration {
+    const STEP: Duration = Duration::from_millis(100);
+    let start = mesh.sim.now();
+    while mesh.sim.now().since(start) < span && !done(mesh) {
+        for id in 0..mesh.len() {
+            let number = mesh.entropy.number();
+            if number.is_multiple_of(10) {
+                mesh.sim.stall(id, Duration::from_millis(30 + (number >> 32) % 120));
+            }
+        }
+        talk(mesh, pair, STEP, |_| false);
+    }
+    mesh.sim.now().since(start)
+}
+
 fn expect_left_in_time(mut left: Vec<Duration>) {
     let worst = left.iter().copied().max().unwrap();
     let typical = median(&mut left);
@@ -136,6 +164,22 @@ fn a_direct_path_that_became_slow_is_left_within_seconds_and_taken_again_when_it
         left.push(after);
     }
     expect_left_in_time(left);
+}
+
+#[test]
+fn a_direct_path_that_became_slow_is_left_within_seconds_by_busy_hosts_too() {
+    let mut left = Vec::new();
+    for seed in 0..20 {
+        let mut mesh = settled(3, 300 + seed, MILLISECOND / 2);
+        let is_direct = |mesh: &Mesh| path(mesh, 0, 2).path == "direct" && path(mesh, 2, 0).path == "direct";
+        talk_on_busy_hosts(&mut mesh, [0, 2], 15 * SECOND, |_| false);
+        talk_on_busy_hosts(&mut mesh, [0, 2], 30 * SECOND, is_direct);
+        worsen(&mut mesh, [(0, 2), (2, 0)], |way| way.latency += 50 * MILLISECOND);
+        left.push(talk_on_busy_hosts(&mut mesh, [0, 2], 40 * SECOND, |mesh| is_relayed(mesh, [0, 2])));
+    }
+    let typical = median(&mut left);
+    println!("left after {typical:?}, at worst after {:?}", left.last());
+    assert!(typical >= SECOND && typical <= 4 * SECOND && left.last() <= Some(&(6 * SECOND)), "{left:?}");
 }
 
 #[test]

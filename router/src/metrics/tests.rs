@@ -1,5 +1,5 @@
 use weft::{
-    api::{Direction, Peer},
+    api::{Direction, Peer, path::Losses},
     crypto::identity::Identity,
     drops::{Drop, DropCounts},
     entropy::Entropy,
@@ -40,6 +40,7 @@ fn snapshot() -> Snapshot {
         method: "sleeve".to_owned(),
         rtt_us: Some(3000),
         loss: None,
+        losses: Some(Losses { there: 0.25, back: 0.0, of: "probes".to_owned() }),
         mtu: Some(1340),
         since: 0,
         reason: "test".to_owned(),
@@ -80,6 +81,7 @@ fn what_is_known_is_in_the_text() {
         &format!("weft_connection_rtt_seconds{peer} 0.0015"),
         &format!("weft_path_mtu_bytes{peer} 1340.0"),
         &format!("weft_path_relays{peer} 1.0"),
+        &format!("weft_path_loss_by_direction_ratio{} 0.25", peer.replace('}', ",direction=\"there\"}")),
         &format!(
             "weft_esp_lane_packets_total{} 7",
             peer.replace("\"sleeve\"}", r#""fastdp",direction="tx",lane="1",spi="0x1001"}"#)

@@ -1,7 +1,7 @@
 //! Why frames go to a peer the way they do, as people read of it.
 
 use super::{Align, Cell, Table, Tone, micros, or_dash, paths, share, span};
-use crate::api::path::{Method, PathChange, PeerExplanation, Way};
+use crate::api::path::{Losses, Method, PathChange, PeerExplanation, Way};
 
 /// `weft explain PEER`, as of `now` in Unix seconds: the path, the ways there, the methods of the direct link, the latest changes.
 pub fn peer(explanation: &PeerExplanation, now: u64) -> Vec<Table> {
@@ -59,6 +59,7 @@ fn method_lines(methods: &[Method]) -> Table {
         ("RTT", Align::Right),
         ("JITTER", Align::Right),
         ("LOSS", Align::Right),
+        ("THERE / BACK", Align::Left),
         ("INFO", Align::Left),
     ]);
     table.rows.extend(methods.iter().map(|method| {
@@ -74,10 +75,15 @@ fn method_lines(methods: &[Method]) -> Table {
             Cell::plain(or_dash(method.rtt_us.map(micros))),
             Cell::plain(or_dash(method.jitter_us.map(micros))),
             Cell::plain(or_dash(method.loss.map(share))),
+            Cell::plain(or_dash(method.losses.as_ref().map(losses))),
             Cell::plain(&method.info),
         ]
     }));
     table
+}
+
+fn losses(Losses { there, back, of }: &Losses) -> String {
+    format!("{} / {} of {of}", share(*there), share(*back))
 }
 
 fn change_lines(changes: &[PathChange], now: u64) -> Table {
@@ -130,6 +136,7 @@ mod tests {
                 method: "sleeve".to_owned(),
                 rtt_us: Some(2100),
                 loss: None,
+                losses: None,
                 mtu: Some(1340),
                 since: 88,
                 reason: reason.clone(),
@@ -143,6 +150,7 @@ mod tests {
                 rtt_us: Some(1000),
                 jitter_us: None,
                 loss: Some(0.055),
+                losses: Some(Losses { there: 0.055, back: 0.0, of: "probes".to_owned() }),
                 info: String::new(),
             }],
             nat: "none that shows".to_owned(),
@@ -160,8 +168,8 @@ WAY     VIA                      COST     RTT  JITTER   LOSS  RELAYS
 relay   7e:00:00:00:00:02(B)  12.1 ms  1.0 ms  100 µs    0 %  busy    in use
 direct  -                     71.0 ms  1.0 ms  100 µs  4.1 %  -
 
-METHOD  STATE  ADDRESS           RTT  JITTER   LOSS  INFO
-sleeve  ready  10.0.0.3:6783  1.0 ms       -  5.5 %
+METHOD  STATE  ADDRESS           RTT  JITTER   LOSS  THERE / BACK           INFO
+sleeve  ready  10.0.0.3:6783  1.0 ms       -  5.5 %  5.5 % / 0 % of probes
 
  AGO  FROM    TO    REASON
 12 s  direct  by B  the path before got worse

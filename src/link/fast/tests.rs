@@ -73,7 +73,7 @@ impl Bench {
                 if let ToSend::Heartbeat(token, _) = next
                     && self.by_fast
                 {
-                    self.fast.echoed(token, self.now);
+                    self.fast.echoed(token, 0, self.now);
                 }
             }
             carried &= self.fast.carries();
@@ -135,7 +135,7 @@ fn a_small_heartbeat_that_is_answered_first_does_not_condemn_the_large_ones() {
             break token;
         }
     };
-    bench.fast.echoed(token, bench.now);
+    bench.fast.echoed(token, 0, bench.now);
     (bench.by_fast, bench.by_sleeve) = (true, true);
     assert!(bench.run(SECOND * 10));
 }

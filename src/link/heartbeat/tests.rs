@@ -36,7 +36,7 @@ impl Bench {
             }
             self.now = self.now + Duration::from_millis(5);
             for (_, token) in self.echoes.extract_if(.., |(at, _)| *at <= self.now) {
-                self.beats.echoed(token, self.now);
+                self.beats.echoed(token, 0, self.now);
             }
         }
         None

@@ -182,11 +182,13 @@ impl Links {
                     (Origin::Relayed(peer), Message::Offer { session, spi, lanes, in_udp }, 0)
                 }
                 ToSend::EncapProbe(to, token) => {
-                    self.send_encap(peer, to, Message::Probe { token });
+                    self.send_encap(peer, to, Message::Probe { token, sealed: 0 });
                     continue;
                 }
-                ToSend::Heartbeat(token, Size::Small) => (Origin::Fast, Message::Probe { token }, SMALL_LEN),
-                ToSend::Heartbeat(token, Size::Full) => (Origin::Fast, Message::Probe { token }, self.fast.mtu.into()),
+                ToSend::Heartbeat(token, Size::Small) => (Origin::Fast, Message::Probe { token, sealed: 0 }, SMALL_LEN),
+                ToSend::Heartbeat(token, Size::Full) => {
+                    (Origin::Fast, Message::Probe { token, sealed: 0 }, self.fast.mtu.into())
+                }
             };
             self.send(peer, towards, message, size);
         }
