@@ -8,6 +8,8 @@
 mod addresses;
 #[path = "simulation/fast.rs"]
 mod fast;
+#[path = "simulation/faults.rs"]
+mod faults;
 #[path = "simulation/names.rs"]
 mod names;
 #[path = "simulation/routing.rs"]
