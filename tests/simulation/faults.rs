@@ -4,7 +4,8 @@
 //! pass on no frames. It settles for ten seconds, and for 25 s a fault comes each second to each fourth or so, while pairs send each other
 //! frames each 20 to 50 ms. Then
 //!
-//! - no frame comes twice, comes to whom it was not for, or comes back;
+//! - no frame comes twice, or comes back; none comes to whom it was not for, once the two routers have had the time to learn of each
+//!   other's stations: before, frames go to all, as in any switch;
 //! - no pair is silent for longer than three seconds, in either direction, while a path exists: a chain of at most two relays that
 //!   pass on frames, whose links pass packets both ways and lose no more than 5 % one way. What broke and came back counts after 12 s
 //!   (links), 16 s (routers) or 20 s (TCP), which is the longest that routers may take to find it again; and the hosts of the path must

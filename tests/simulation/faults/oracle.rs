@@ -110,6 +110,12 @@ impl Oracle {
         false
     }
 
+    /// Whether one host has had the time to learn of a station at another: what a router does not know the place of goes to all, as in
+    /// any switch.
+    pub(super) fn is_acquainted(&self, host: HostId, other: HostId, now: Time) -> bool {
+        self.is_settled(host, now) && self.is_settled(other, now)
+    }
+
     /// Whom gossip of a host reaches.
     fn component(&self, host: HostId, now: Time) -> BTreeSet<HostId> {
         let mut reached = BTreeSet::new();

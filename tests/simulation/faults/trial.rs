@@ -307,7 +307,8 @@ impl Trial {
                 if sent.came & (1 << at) != 0 {
                     return Err(format!("frame {number} from {from} to {to:?} came twice to {at}"));
                 }
-                if at == from || to.is_some_and(|to| to != at) {
+                let is_astray = |to| to != at && self.oracle.is_acquainted(from, to, now);
+                if at == from || to.is_some_and(is_astray) {
                     return Err(format!("frame {number} from {from} to {to:?} came to {at}"));
                 }
                 sent.came |= 1 << at;
