@@ -116,7 +116,8 @@ test: root uml-deps cni-deps engine-deps ## Run all tests: unit, property, simul
 	"$$CARGO_TARGET_DIR/debug/table" || true; \
 	exit $$status
 
-sim-large: deps ## Simulate a mesh of SIM_HOSTS (1000) hosts: when all reach all, connections, traffic, news, memory
+sim-large: deps ## Simulate WEFT_RUNS (10000) meshes where all kinds of things break, then one of SIM_HOSTS (1000) hosts
+	WEFT_RUNS=$${WEFT_RUNS:-10000} nice cargo test --release -p weft --features sim --test simulation -- --exact --nocapture faults::whatever_breaks_no_frame_comes_twice_and_none_is_long_in_coming_while_a_path_exists
 	WEFT_SCALE=$${SIM_HOSTS:-1000} cargo test --release -p weft --features sim --test simulation -- --exact --nocapture scale::a_large_mesh_is_soon_whole_by_few_connections
 
 kubernetes-trial: root cni-deps engine-deps release ## Try docs/kubernetes.md on a cluster of the programs in KUBERNETES (integration/kubernetes/README.md)

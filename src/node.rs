@@ -490,6 +490,9 @@ impl Node {
             let changes = self.table.remote(origin, mac, claim, now);
             self.share(changes);
             self.unpublished = true;
+            if self.table.has_lost() {
+                self.routes.invalidate();
+            }
         }
         self.names.follow(&mut self.exchange);
     }
@@ -515,6 +518,8 @@ impl Node {
         let changed: Vec<PeerName> = reached.symmetric_difference(self.routes.reachable()).copied().collect();
         self.exchange.exhume_addresses(&changed);
         self.reachability_changed(changed);
+        let reclaimed = self.table.reclaim(|peer| !self.routes.is_reachable(peer));
+        self.share(reclaimed);
         for &peer in &outcome.changed {
             self.path_changed(peer, now);
         }

@@ -6,6 +6,8 @@
 
 #[path = "simulation/addresses.rs"]
 mod addresses;
+#[path = "simulation/faults.rs"]
+mod faults;
 #[path = "simulation/fast.rs"]
 mod fast;
 #[path = "simulation/losses.rs"]
@@ -19,6 +21,7 @@ mod scale;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
     time::Duration,
 };
 
@@ -59,9 +62,12 @@ impl Mesh {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&u64::to_le_bytes(seed));
         let entropy = Entropy::seeded(bytes);
-        let password = "a long enough password for 200 nodes!";
-        let secret = NetworkSecret::from_text(password, &NetworkName::default(), true).unwrap();
-        let mut mesh = Self { sim: Simulation::new(seed), configs: Vec::new(), secret, entropy };
+        // To stretch a password takes longer than many a simulation.
+        static SECRET: LazyLock<NetworkSecret> = LazyLock::new(|| {
+            let password = "a long enough password for 200 nodes!";
+            NetworkSecret::from_text(password, &NetworkName::default(), true).unwrap()
+        });
+        let mut mesh = Self { sim: Simulation::new(seed), configs: Vec::new(), secret: SECRET.clone(), entropy };
         for id in 0..count {
             let mut config = mesh.config(id, targets(id));
             adjust(&mut config, id);
@@ -425,6 +431,26 @@ fn a_station_that_moves_is_found_at_its_new_host() {
     mesh.sim.run(SECOND);
     assert_eq!((mesh.sim.take_frames(1).len(), mesh.sim.take_frames(2).len()), (1, 0));
     assert!(mesh.sim.report(0).endpoints.iter().all(|e| e.mac != station(2) || e.name == mesh.name(1)));
+}
+
+#[test]
+fn a_host_that_lost_its_identity_keeps_its_stations() {
+    for seed in 0..6 {
+        let mut mesh = Mesh::seeded(seed, 3, |_, _| (), |_| vec![0, 1, 2]);
+        mesh.attach_all();
+        let all = everybody(&mesh);
+        mesh.settle(&all, 10 * SECOND);
+        mesh.configs[2].identity = Identity::generate(&mesh.entropy);
+        let config = mesh.configs[2].clone();
+        mesh.sim.replace(2, config);
+        // It is told of its station before it hears what others remember of who was there.
+        mesh.sim.tell(2, Input::Station { mac: station(2), addresses: vec![station_address(2)], attached: true });
+        mesh.settle(&all, 10 * SECOND);
+        mesh.sim.run(2 * SECOND);
+        mesh.sim.send_frame(0, &frame(station(0), station(2)));
+        mesh.sim.run(SECOND);
+        assert_eq!(mesh.sim.take_frames(2).len(), 1, "seed {seed}");
+    }
 }
 
 #[test]

@@ -209,7 +209,8 @@ impl Ipam {
     }
 
     /// Gives a range that is free and small beside all that is ours to whoever has a larger one beside it, so that single
-    /// addresses that were asked for do not leave holes for ever. There is a range less after each such gift.
+    /// addresses that were asked for do not leave holes for ever. There is a range less after each such gift. What is sought may have
+    /// come a moment ago, and is not given to who asked yet.
     pub(super) fn tidy(&mut self, world: World<'_>) -> bool {
         if !self.full || self.state.claims.len() < 2 || !self.state.gifts.is_empty() {
             return false;
@@ -231,7 +232,8 @@ impl Ipam {
             let (beside, owner) = before.into_iter().chain(after).max_by_key(|(beside, _)| beside.len())?;
             // Of equal ones the first by name is the larger, so that two never give to each other at once.
             let is_smaller = (range.len(), owner) < (beside.len(), self.name);
-            let is_small = is_smaller && range.len() <= total / SMALL;
+            let is_sought = self.quest.as_ref().is_some_and(|quest| quest.range.intersection(range).is_some());
+            let is_small = is_smaller && range.len() <= total / SMALL && !is_sought;
             (is_small && self.state.allotments.count(range) == 0).then_some((range, epoch, owner))
         });
         let Some((range, epoch, owner)) = hole else { return false };

@@ -12,7 +12,9 @@
 //!
 //! ICMP is neither needed nor believed; what the system itself refuses to send is not asked again. While a sweep runs the
 //! earlier result stays in use, unless it was just found lost: then what is answered is taken at once. A sweep that nothing answered
-//! says that the path is dead, not that it is narrow, and changes nothing.
+//! says that the path is dead, not that it is narrow, and changes nothing; the first one is made again until something is. Of the first
+//! one what was answered is in use as soon as no more comes, which is long before the rest is known to be lost where a path is slow, or
+//! was a moment ago.
 
 use std::time::Duration;
 
@@ -36,6 +38,12 @@ const VERIFY_INTERVAL_RESTING: Duration = Duration::from_secs(180);
 const RAISE_INTERVAL: Duration = Duration::from_secs(60);
 const RAISE_INTERVAL_IDLE: Duration = Duration::from_secs(600);
 const RAISE_INTERVAL_RESTING: Duration = Duration::from_secs(3600);
+
+/// Between sweeps while none has been answered: the path is not used before.
+const SWEEP_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long after an answer of the first sweep no more is expected: answers come as close together as what they answer.
+const ANSWERS_TOGETHER: Duration = Duration::from_millis(200);
 
 /// What a path is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,15 +84,24 @@ pub struct MtuSearch {
     narrowed: bool,
     /// The least that the system refused to send.
     refused: usize,
-    /// When the last sweep began.
+    /// When the last sweep began, and when something was answered last.
     swept_at: Time,
+    answered_at: Time,
     used: Use,
 }
 
 impl MtuSearch {
     /// A search that begins with a sweep at `now`.
     pub fn new(now: Time) -> Self {
-        Self { phase: sweep(), usable: None, narrowed: false, refused: usize::MAX, swept_at: now, used: Use::Idle }
+        Self {
+            phase: sweep(),
+            usable: None,
+            narrowed: false,
+            refused: usize::MAX,
+            swept_at: now,
+            answered_at: now,
+            used: Use::Idle,
+        }
     }
 
     /// What the path is used for from now on.
@@ -99,6 +116,9 @@ impl MtuSearch {
 
     /// The next size to probe at `now`; `patience` is how long an answer may take.
     pub fn poll(&mut self, now: Time, patience: Duration) -> Option<usize> {
+        if self.first_result().is_some_and(|(_, at)| at <= now) {
+            self.usable = self.first_result().map(|(best, _)| best);
+        }
         let (verify, raise) = self.intervals();
         if matches!(self.phase, Phase::Verify { .. }) && now.since(self.swept_at) >= raise {
             self.restart(now);
@@ -121,8 +141,12 @@ impl MtuSearch {
         self.poll(now, patience)
     }
 
-    /// A probe of `size` was answered.
+    /// A probe of `size` was answered; one that is smaller than any that is asked for says nothing.
     pub fn answered(&mut self, size: usize, now: Time) {
+        if size < MINIMUM {
+            return;
+        }
+        self.answered_at = now;
         match &mut self.phase {
             Phase::Sweep { asks, best } => {
                 asks.retain(|ask| ask.size > size);
@@ -172,19 +196,36 @@ impl MtuSearch {
     /// When [`Self::poll`] has something to do.
     pub fn deadline(&self, patience: Duration) -> Option<Time> {
         match &self.phase {
-            Phase::Sweep { asks, .. } => asks.iter().map(|ask| ask.deadline(patience)).min(),
+            Phase::Sweep { asks, .. } => {
+                let first_result = self.first_result().map(|(_, at)| at);
+                asks.iter().map(|ask| ask.deadline(patience)).chain(first_result).min()
+            }
             Phase::Search { ask, .. } => Some(ask.deadline(patience)),
             Phase::Verify { ask: Some(ask), .. } => Some(ask.deadline(patience)),
-            Phase::Verify { ask: None, since } => Some(*since + self.intervals().0),
+            Phase::Verify { ask: None, since } => {
+                let (verify, raise) = self.intervals();
+                Some((*since + verify).min(self.swept_at + raise))
+            }
+        }
+    }
+
+    /// What the first sweep has found so far, and when it is to be used.
+    fn first_result(&self) -> Option<(usize, Time)> {
+        match self.phase {
+            Phase::Sweep { best: Some(best), .. } if self.usable.is_none() && best >= BASE => {
+                Some((best, self.answered_at + ANSWERS_TOGETHER))
+            }
+            Phase::Sweep { .. } | Phase::Search { .. } | Phase::Verify { .. } => None,
         }
     }
 
     fn intervals(&self) -> (Duration, Duration) {
-        match self.used {
+        let (verify, raise) = match self.used {
             Use::Busy => (VERIFY_INTERVAL, RAISE_INTERVAL),
             Use::Idle => (VERIFY_INTERVAL_IDLE, RAISE_INTERVAL_IDLE),
             Use::Resting => (VERIFY_INTERVAL_RESTING, RAISE_INTERVAL_RESTING),
-        }
+        };
+        (verify, if self.usable.is_some() { raise } else { SWEEP_AGAIN })
     }
 
     fn asks(&mut self) -> &mut [Ask] {
@@ -325,6 +366,33 @@ mod tests {
         let sent = run(&mut search, 0, &mut now, Duration::from_secs(10));
         assert_eq!(search.usable(), Some(1472));
         assert!(sent < 200, "{sent}");
+    }
+
+    #[test]
+    fn a_path_that_answered_nothing_yet_is_asked_again_and_small_answers_say_nothing() {
+        let mut now = Time::ZERO;
+        let mut search = MtuSearch::new(now);
+        search.poll(now, PATIENCE);
+        search.answered(64, now);
+        run(&mut search, 0, &mut now, Duration::from_secs(3));
+        assert_eq!(search.usable(), None);
+        run(&mut search, 1472, &mut now, Duration::from_millis(1500));
+        assert_eq!(search.usable(), Some(1472));
+    }
+
+    #[test]
+    fn what_the_first_sweep_found_is_used_long_before_the_rest_is_lost() {
+        const SLOW: Duration = Duration::from_secs(4);
+        let mut search = MtuSearch::new(Time::ZERO);
+        while let Some(size) = search.poll(Time::ZERO, SLOW) {
+            if size <= 1472 {
+                search.answered(size, Time::ZERO + Duration::from_millis(1));
+            }
+        }
+        assert_eq!((search.usable(), search.deadline(SLOW)), (None, Some(Time::ZERO + Duration::from_millis(201))));
+        assert_eq!(search.poll(Time::ZERO + Duration::from_millis(201), SLOW), None);
+        assert_eq!(search.usable(), Some(1472));
+        assert_eq!(search.deadline(SLOW), Some(Time::ZERO + SLOW));
     }
 
     #[test]

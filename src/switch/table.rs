@@ -3,7 +3,7 @@
 //! Every peer claims its own stations in the endpoints channel. A station that moves is claimed by its new peer with a
 //! move counter above all that were ever seen for it, so the later claim wins; of equal ones that of the smaller name.
 //! A peer that loses a station that it only learnt from frames withdraws its claim; an attached one stays claimed, and is
-//! its again when the winner withdraws. A station whose frames come from two bridges at once (a loop) would change hands
+//! its again when the winner withdraws, or is gone. A station whose frames come from two bridges at once (a loop) would change hands
 //! with every frame: who just lost one does not learn it again for [`MOVE_PAUSE`].
 //!
 //! The table does not own the channel: it takes what changed in it, and says what to set or remove there.
@@ -11,7 +11,11 @@
 mod claim;
 mod local;
 
-use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 pub use claim::{Claim, MOVES_MAX, STATION_ADDRESSES_MAX};
 use local::{Local, Station};
@@ -44,12 +48,14 @@ pub struct Table {
     name: PeerName,
     local: Local,
     remote: BTreeMap<Mac, BTreeMap<PeerName, Claim>>,
+    /// Attached stations of ours that others won, when last looked.
+    lost: BTreeSet<Mac>,
 }
 
 impl Table {
     /// An empty table of the peer `name`.
     pub fn new(name: PeerName) -> Self {
-        Self { name, local: Local::default(), remote: BTreeMap::new() }
+        Self { name, local: Local::default(), remote: BTreeMap::new(), lost: BTreeSet::new() }
     }
 
     /// A station is on our bridge: attached, or seen as the source of a frame; `addresses` are added to its own.
@@ -82,7 +88,32 @@ impl Table {
             return Vec::new();
         }
         let is_withdrawn = self.local.lose(mac, now);
+        if self.local.get(mac).is_some() {
+            self.lost.insert(mac);
+        }
         is_withdrawn.then_some(Change::Remove(mac)).into_iter().collect()
+    }
+
+    /// Whether others won stations that are attached here.
+    pub fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// Claims attached stations anew that peers won which are gone: those cannot withdraw their claims, and nothing gets there. Such a
+    /// peer may be what a router was before it lost its identity.
+    pub fn reclaim(&mut self, is_gone: impl Fn(PeerName) -> bool) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for mac in std::mem::take(&mut self.lost) {
+            let Some(winner) = self.owner(mac).filter(|winner| *winner != self.name) else { continue };
+            if is_gone(winner) {
+                let moves = self.moves_to_own(mac);
+                self.local.claim_anew(mac, moves);
+                changes.extend(self.own_claim(mac));
+            } else if self.local.get(mac).is_some() {
+                self.lost.insert(mac);
+            }
+        }
+        changes
     }
 
     /// Withdraws claims of learnt stations that were not seen for [`LEARNT_FOR`].

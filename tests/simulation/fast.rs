@@ -51,7 +51,7 @@ fn expect_nothing_refused(mesh: &Mesh) {
     }
 }
 
-fn ready(sim: &mut Simulation, id: HostId, no_esp: Option<&str>) {
+pub(super) fn ready(sim: &mut Simulation, id: HostId, no_esp: Option<&str>) {
     let no_esp = no_esp.map(str::to_owned);
     let ability = Ability::Ready { backend: "vxlan".to_owned(), no_esp, encap: Ok(6785), lanes: 2 };
     sim.tell(id, Input::ContainerMtu(1340));

@@ -114,6 +114,13 @@ impl Local {
         is_withdrawn
     }
 
+    /// A station is claimed with this move counter.
+    pub(super) fn claim_anew(&mut self, mac: Mac, moves: u64) {
+        if let Some(station) = self.stations.get_mut(&mac) {
+            station.moves = moves;
+        }
+    }
+
     pub(super) fn remove(&mut self, mac: Mac) -> Option<Station> {
         let station = self.stations.remove(&mac)?;
         self.learnt.remove(&(station.seen, mac));

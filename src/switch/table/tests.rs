@@ -37,6 +37,21 @@ fn an_attached_station_is_claimed_until_it_is_gone() {
 }
 
 #[test]
+fn an_attached_station_is_claimed_anew_when_who_won_it_is_gone() {
+    let mut table = Table::new(B);
+    table.station(MAC, &[], true, at(0));
+    assert!(!table.has_lost());
+    table.remote(A, MAC, Some(claim(&[], 0)), at(1));
+    assert!(table.has_lost());
+    assert_eq!((table.reclaim(|_| false), table.owner(MAC)), (vec![], Some(A)), "it is there");
+    assert_eq!(table.reclaim(|peer| peer == A), [Change::Set(MAC, claim(&[], 1))]);
+    assert_eq!((table.owner(MAC), table.has_lost()), (Some(B), false));
+    table.remote(C, MAC, Some(claim(&[], 2)), at(2));
+    table.station_gone(MAC);
+    assert_eq!((table.reclaim(|_| true), table.has_lost()), (vec![], false), "it is not here any more");
+}
+
+#[test]
 fn a_learnt_station_is_forgotten_when_not_seen_for_ten_minutes() {
     let mut table = Table::new(A);
     table.station(MAC, &[], false, at(0));
