@@ -471,7 +471,7 @@ impl Node {
     /// Carries what others told to where it matters.
     fn exchange_changes(&mut self, now: Time) {
         for peer in self.exchange.take_changed_peers() {
-            self.routes.invalidate();
+            self.routes.told(peer);
             if peer != self.name
                 && let Some(record) = self.exchange.topology().get(peer, &())
             {

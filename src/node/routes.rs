@@ -14,7 +14,7 @@ use crate::{
         cost::Cost,
         gone::Gone,
         graph::{Graph, PathChoice},
-        record::{Detail, LinkRecord, Topology},
+        record::{Detail, LinkRecord, PeerRecord, Topology},
         relaying::Relaying,
     },
 };
@@ -65,6 +65,8 @@ pub(super) struct Routes {
     graph: Option<Graph>,
     gone: Gone,
     stale: bool,
+    /// Peers that told something else than when the graph was last looked at.
+    told: BTreeSet<PeerName>,
     /// When the earliest rival of a path in use has lasted long enough.
     rival_at: Option<Time>,
     computed_at: Option<Time>,
@@ -74,8 +76,14 @@ pub(super) struct Routes {
 }
 
 impl Routes {
-    /// What was reported changed: look at it soon.
+    /// Something changed that paths depend on: look at it soon.
     pub(super) fn invalidate(&mut self) {
+        self.stale = true;
+    }
+
+    /// So did what this peer tells.
+    pub(super) fn told(&mut self, peer: PeerName) {
+        self.told.insert(peer);
         self.stale = true;
     }
 
@@ -131,15 +139,15 @@ impl Routes {
 
     /// Round-trip time and share of loss of a path as its links advertise them; None if it is no path, or a link does not say.
     pub(super) fn measured(&self, relays: &[PeerName], peer: PeerName) -> Option<Measured> {
-        Measured::of(&self.graph.as_ref()?.links(relays, peer)?)
+        Measured::of(self.graph.as_ref()?.links(relays, peer))
     }
 
     /// The sum of the round-trip times of the links of the path in use; None if it is no path.
     pub(super) fn path_rtt(&self, peer: PeerName) -> Option<Duration> {
-        let links = self.graph.as_ref()?.links(self.relays(peer)?, peer)?;
+        let links = self.graph.as_ref()?.links(self.relays(peer)?, peer);
         // An older peer's cost is its round-trip time.
-        let rtt = |(cost, detail): &(u64, Option<Detail>)| detail.map_or(*cost, |detail| detail.rtt.micros());
-        Some(Duration::from_micros(links.iter().map(rtt).sum()))
+        let rtt = |(cost, detail): (u64, Option<Detail>)| detail.map_or(cost, |detail| detail.rtt.micros());
+        links.map(|link| link.map(rtt)).sum::<Option<u64>>().map(Duration::from_micros)
     }
 
     /// What a path costs and how much it scatters; None if it is no path.
@@ -169,7 +177,7 @@ impl Routes {
 
     /// The least that a link of the path passes, as its ends report; None if it is no path.
     pub(super) fn path_payload_max(&self, peer: PeerName) -> Option<usize> {
-        self.graph.as_ref()?.payload_max(self.relays(peer)?, peer)
+        self.selectors.get(&peer)?.payload_max
     }
 
     /// When [`Self::update`] has something to do.
@@ -189,24 +197,21 @@ impl Routes {
     ) -> Outcome {
         self.stale = false;
         self.computed_at = Some(now);
-        let records = topology.iter().map(|(name, (), record)| (name, record));
-        let mut graph = Graph::new(own, records, |peer| own_link(peer).measured);
-        graph.add_private(private);
+        let graph = self.new_graph(own, topology, |peer| own_link(peer).measured, private);
         self.reachable = graph.reachable();
         self.tree = graph.tree();
-        let others = || topology.iter().filter(|(name, ..)| *name != own);
-        let known = others().map(|(name, (), record)| (name, record.leaving));
+        let others = topology.iter().map(|(name, (), record)| (name, record)).filter(|(name, _)| *name != own);
+        let others: Vec<(PeerName, &PeerRecord)> = others.collect();
+        let known = others.iter().map(|(name, record)| (*name, record.leaving));
         let gone = self.gone.update(known, &self.reachable, now);
-        self.left = others().filter(|(.., record)| record.leaving).map(|(name, ..)| name).collect();
+        self.left = others.iter().filter(|(_, record)| record.leaving).map(|(name, _)| *name).collect();
         let mut best = graph.paths();
         let mut changed = Vec::new();
         let mut resized = false;
-        for (peer, (), record) in others() {
+        for (peer, record) in others {
             let selector = self.selectors.entry(peer).or_insert_with(|| Selector::new(now));
             let mut now_used = selector.chosen().and_then(|relays| in_use(&graph, relays, peer));
-            resized |= selector.chosen().is_some_and(|relays| {
-                graph.payload_max(relays, peer) != self.graph.as_ref().and_then(|old| old.payload_max(relays, peer))
-            });
+            resized |= selector.chosen().is_some_and(|relays| graph.payload_max(relays, peer) != selector.payload_max);
             let offer = best.remove(&peer);
             let mut offer = offer.map(|path| Offer { relays: path.relays, cost: Duration::from_micros(path.cost) });
             // Not before there was any: who has not told of its links yet may not be ready.
@@ -225,12 +230,13 @@ impl Routes {
                 false => why_broken(relays.as_deref(), peer, &own_link, &graph, label),
             };
             let ails = || {
-                let measured = relays.as_ref().and_then(|relays| Measured::of(&graph.links(relays, peer)?));
+                let measured = relays.as_ref().and_then(|relays| Measured::of(graph.links(relays, peer)));
                 measured.map(|measured| measured.to_string()).unwrap_or_default()
             };
             if selector.choose(now_used, offer, (&broke, &ails), now) {
                 changed.push(peer);
             }
+            selector.payload_max = selector.chosen().and_then(|relays| graph.payload_max(relays, peer));
             let is_relayed = selector.chosen().is_some_and(|relays| !relays.is_empty());
             // Also when the other end has told already that the direct path is down: this one has yet to leave it.
             set(&mut self.alternatives, peer, !own_link(peer).is_down && graph.has_detour(peer));
@@ -239,6 +245,25 @@ impl Routes {
         self.graph = Some(graph);
         self.rival_at = self.selectors.values().filter_map(Selector::deadline).min();
         Outcome { changed, gone, resized }
+    }
+
+    /// The graph as of now: that of before where nothing else was told.
+    fn new_graph(
+        &mut self,
+        own: PeerName,
+        topology: &Topology,
+        measured: impl Fn(PeerName) -> Option<(Cost, Detail)>,
+        private: impl IntoIterator<Item = LinkRecord>,
+    ) -> Graph {
+        let told = std::mem::take(&mut self.told);
+        let record = |peer| topology.get(peer, &()).filter(|record| !record.leaving);
+        let mut before = self.graph.take();
+        let follows = before.as_mut().is_some_and(|graph| graph.follow(&told, record, &measured));
+        let mut graph = before
+            .filter(|_| follows)
+            .unwrap_or_else(|| Graph::new(own, topology.iter().map(|(name, (), record)| (name, record)), &measured));
+        graph.add_private(private);
+        graph
     }
 
     fn recompute_interval(&self) -> Duration {
@@ -250,13 +275,13 @@ impl Routes {
         self.selectors.remove(&peer);
         self.alternatives.remove(&peer);
         self.avoided.remove(&peer);
-        self.stale = true;
+        self.told(peer);
     }
 }
 
 fn in_use(graph: &Graph, relays: &[PeerName], peer: PeerName) -> Option<InUse> {
     let cost = Duration::from_micros(graph.cost(relays, peer)?);
-    let jitter = Measured::of(&graph.links(relays, peer)?).map(|measured| measured.jitter).unwrap_or_default();
+    let jitter = Measured::of(graph.links(relays, peer)).map(|measured| measured.jitter).unwrap_or_default();
     Some(InUse { cost, jitter })
 }
 
@@ -270,15 +295,16 @@ pub(super) struct Measured {
 }
 
 impl Measured {
-    fn of(links: &[(u64, Option<Detail>)]) -> Option<Self> {
-        let details: Vec<Detail> = links.iter().map(|(_, detail)| *detail).collect::<Option<_>>()?;
-        let sum = |part: fn(&Detail) -> u64| Duration::from_micros(details.iter().map(part).sum());
-        let passes = details.iter().map(|detail| 1.0 - f64::from(detail.lost.min(1000)) / 1000.0);
-        Some(Self {
-            rtt: sum(|detail| detail.rtt.micros()),
-            jitter: sum(|detail| detail.jitter.micros()),
-            loss: 1.0 - passes.product::<f64>(),
-        })
+    fn of(mut links: impl Iterator<Item = Option<(u64, Option<Detail>)>>) -> Option<Self> {
+        let none = (Duration::ZERO, Duration::ZERO, 1.0);
+        let (rtt, jitter, passes) = links.try_fold(none, |(rtt, jitter, passes), link| {
+            let (_, detail) = link?;
+            let detail = detail?;
+            let part = |cost: Cost| Duration::from_micros(cost.micros());
+            let passed = 1.0 - f64::from(detail.lost.min(1000)) / 1000.0;
+            Some((rtt + part(detail.rtt), jitter + part(detail.jitter), passes * passed))
+        })?;
+        Some(Self { rtt, jitter, loss: 1.0 - passes })
     }
 }
 

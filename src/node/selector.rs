@@ -64,6 +64,8 @@ pub(super) struct Selector {
     chosen: Option<Vec<PeerName>>,
     pub(super) since: Time,
     pub(super) reason: String,
+    /// The least that a link of the path passes, as its ends report; None if it is no path.
+    pub(super) payload_max: Option<usize>,
     /// A direct path was left before: it has to prove itself when it comes back.
     left_direct: bool,
     /// The least that the path in use has cost.
@@ -81,6 +83,7 @@ impl Selector {
             chosen: None,
             since: now,
             reason: "no path yet: no link leads there".to_owned(),
+            payload_max: None,
             left_direct: false,
             least: Duration::MAX,
             better: None,

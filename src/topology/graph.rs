@@ -29,8 +29,9 @@ pub struct PathChoice {
 }
 
 /// All peers and the links that both ends report.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Graph {
+    own_name: PeerName,
     /// In order, so that a smaller index is a smaller name.
     names: Vec<PeerName>,
     own: Option<usize>,
@@ -40,7 +41,7 @@ pub struct Graph {
 }
 
 /// A link that frames pass, from one of its ends.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Edge {
     peer: usize,
     /// In microseconds.
@@ -71,35 +72,82 @@ impl Graph {
         records.sort_unstable_by_key(|(name, _)| *name);
         let names: Vec<_> = records.iter().map(|(name, _)| *name).collect();
         let mut graph = Self {
+            own_name: own,
             own: names.binary_search(&own).ok(),
-            relaying: records.iter().map(|(_, record)| record.relaying).collect(),
+            relaying: vec![Relaying::default(); names.len()],
             control: vec![Vec::new(); names.len()],
             data: vec![Vec::new(); names.len()],
             names,
         };
-        for ((name, record), (control, data)) in records.iter().zip(graph.control.iter_mut().zip(&mut graph.data)) {
-            for link in &record.links {
-                let Ok(peer) = graph.names.binary_search(&link.peer) else { continue };
-                let Some(back) = records.get(peer).and_then(|(_, other)| other.link(*name)) else { continue };
-                if link.control && back.control {
-                    control.push(peer);
-                }
-                if let (Some(there), Some(here)) = (link.data, back.data) {
-                    let payload_max = link.payload_max.min(back.payload_max);
-                    let there = (there, link.detail);
-                    let here = (here, back.detail);
-                    let (cost, detail) = if *name == own {
-                        ours(measured(link.peer), here, there)
-                    } else if link.peer == own {
-                        ours(measured(*name), there, here)
-                    } else {
-                        worse(there, here)
-                    };
-                    data.push(Edge { peer, cost: cost.micros(), payload_max, detail });
-                }
-            }
+        for peer in 0..records.len() {
+            graph.look(peer, |at| records.get(at).map(|(_, record)| *record), &measured);
         }
         graph
+    }
+
+    /// Brings it up to date where these peers told something else, and in what we measure; private links are to be added anew. False,
+    /// and nothing is done, if there are other peers than before. `record` is what a peer tells, None if it is not there or leaves.
+    pub fn follow<'a>(
+        &mut self,
+        changed: &BTreeSet<PeerName>,
+        record: impl Fn(PeerName) -> Option<&'a PeerRecord>,
+        measured: impl Fn(PeerName) -> Option<(Cost, Detail)>,
+    ) -> bool {
+        if changed.iter().any(|name| self.names.binary_search(name).is_ok() != record(*name).is_some()) {
+            return false;
+        }
+        let mut is_stale = vec![false; self.names.len()];
+        for name in changed.iter().chain([&self.own_name]) {
+            let Ok(peer) = self.names.binary_search(name) else { continue };
+            let before = self.control.get(peer).into_iter().flatten().copied();
+            let before = before.chain(self.data.get(peer).into_iter().flatten().map(|edge| edge.peer));
+            let told = record(*name).into_iter().flat_map(|record| &record.links);
+            let after = told.filter_map(|link| self.names.binary_search(&link.peer).ok());
+            for end in before.chain(after).chain([peer]) {
+                is_stale.get_mut(end).into_iter().for_each(|stale| *stale = true);
+            }
+        }
+        let stale: Vec<usize> = (0..).zip(is_stale).filter(|(_, stale)| *stale).map(|(peer, _)| peer).collect();
+        let names = self.names.clone();
+        for peer in stale {
+            self.look(peer, |at| names.get(at).and_then(|name| record(*name)), &measured);
+        }
+        true
+    }
+
+    /// Looks at what a peer tells of itself and of its links, and at what their other ends tell.
+    fn look<'a>(
+        &mut self,
+        peer: usize,
+        record: impl Fn(usize) -> Option<&'a PeerRecord>,
+        measured: impl Fn(PeerName) -> Option<(Cost, Detail)>,
+    ) {
+        let Some((name, told)) = self.names.get(peer).copied().zip(record(peer)) else { return };
+        let places = (self.relaying.get_mut(peer), self.control.get_mut(peer), self.data.get_mut(peer));
+        let (Some(relaying), Some(control), Some(data)) = places else { return };
+        *relaying = told.relaying;
+        control.clear();
+        data.clear();
+        for link in &told.links {
+            let Ok(other) = self.names.binary_search(&link.peer) else { continue };
+            let Some(back) = record(other).and_then(|other| other.link(name)) else { continue };
+            if link.control && back.control {
+                control.push(other);
+            }
+            if let (Some(there), Some(here)) = (link.data, back.data) {
+                let payload_max = link.payload_max.min(back.payload_max);
+                let there = (there, link.detail);
+                let here = (here, back.detail);
+                let (cost, detail) = if name == self.own_name {
+                    ours(measured(link.peer), here, there)
+                } else if link.peer == self.own_name {
+                    ours(measured(name), there, here)
+                } else {
+                    worse(there, here)
+                };
+                data.push(Edge { peer: other, cost: cost.micros(), payload_max, detail });
+            }
+        }
     }
 
     /// Takes links of ours that only we and the other end know of, which tells nobody either.
@@ -168,22 +216,19 @@ impl Graph {
     /// The best path to each peer that frames can get to.
     pub fn paths(&self) -> BTreeMap<PeerName, PathChoice> {
         let Some(own) = self.own else { return BTreeMap::new() };
-        let mut best: Vec<Option<PathChoice>> = vec![None; self.names.len()];
-        let mut round = BTreeMap::from([(own, Way { cost: 0, relays: [0; RELAYS_MAX] })]);
+        let mut best: Vec<Option<(Way, usize)>> = vec![None; self.names.len()];
+        let mut round = vec![(own, Way { cost: 0, relays: [0; RELAYS_MAX] })];
         for relays in 0..=RELAYS_MAX {
-            round = self.one_link_further(&round, relays);
-            // Where a way with fewer relays costs no more, going on from this one cannot pay either.
-            round.retain(|peer, way| {
-                let Some(best) = best.get_mut(*peer).filter(|_| *peer != own) else { return false };
-                let is_better = best.as_ref().is_none_or(|best| way.cost < best.cost);
-                if is_better {
-                    let relays = way.relays.iter().take(relays).filter_map(|relay| self.names.get(*relay).copied());
-                    *best = Some(PathChoice { relays: relays.collect(), cost: way.cost });
-                }
-                is_better
-            });
+            round = self.one_link_further(&round, relays, &best);
+            for (peer, way) in &round {
+                best.get_mut(*peer).into_iter().for_each(|best| *best = Some((*way, relays)));
+            }
         }
-        self.names.iter().copied().zip(best).filter_map(|(name, choice)| Some((name, choice?))).collect()
+        let choice = |(way, count): (Way, usize)| {
+            let relays = way.relays.iter().take(count).filter_map(|relay| self.names.get(*relay).copied());
+            PathChoice { relays: relays.collect(), cost: way.cost }
+        };
+        self.names.iter().zip(best).filter_map(|(name, best)| Some((*name, choice(best?)))).collect()
     }
 
     /// The cost now of the path by `relays` to `peer`, as [`PathChoice::cost`]; None if it is no path any more.
@@ -199,12 +244,12 @@ impl Graph {
 
     /// The sum of the links' costs of a path in microseconds; None if it is no path any more.
     pub fn rtt(&self, relays: &[PeerName], peer: PeerName) -> Option<u64> {
-        self.edges(relays, peer).map(|edges| edges.iter().map(|edge| edge.cost).sum())
+        self.edges(relays, peer).map(|edge| Some(edge?.cost)).sum()
     }
 
-    /// What each link of a path costs in microseconds, and of what that is made; None if it is no path any more.
-    pub fn links(&self, relays: &[PeerName], peer: PeerName) -> Option<Vec<(u64, Option<Detail>)>> {
-        Some(self.edges(relays, peer)?.iter().map(|edge| (edge.cost, edge.detail)).collect())
+    /// What each link of a path costs in microseconds, and of what that is made; None where it is no path any more.
+    pub fn links(&self, relays: &[PeerName], peer: PeerName) -> impl Iterator<Item = Option<(u64, Option<Detail>)>> {
+        self.edges(relays, peer).map(|edge| edge.map(|edge| (edge.cost, edge.detail)))
     }
 
     /// Whether frames can go straight to `peer` from anybody.
@@ -215,7 +260,7 @@ impl Graph {
 
     /// Whether frames can go straight to `peer`.
     pub fn has_direct(&self, peer: PeerName) -> bool {
-        self.edges(&[], peer).is_some()
+        self.has_path(&[], peer)
     }
 
     /// Whether frames can go to `peer` by relays.
@@ -233,7 +278,7 @@ impl Graph {
 
     /// The ways to `peer`, the best first: straight, by each relay, and where those are few by two.
     pub fn alternatives(&self, peer: PeerName) -> Vec<PathChoice> {
-        let straight = [Vec::new()].into_iter().filter(|_| self.edges(&[], peer).is_some());
+        let straight = [Vec::new()].into_iter().filter(|_| self.has_path(&[], peer));
         let mut ways: Vec<_> = straight.chain(self.detours(peer, ALTERNATIVES_ENOUGH)).collect();
         ways.sort_by_cached_key(|relays| (self.cost(relays, peer), relays.len(), relays.clone()));
         ways.truncate(ALTERNATIVES_MAX);
@@ -251,34 +296,39 @@ impl Graph {
             around(of, but).into_iter().filter(|relay| self.penalty(*relay).is_some()).collect()
         };
         let (ours, theirs) = (relays(self.own, last), relays(last, self.own));
-        let mut ways: Vec<Vec<usize>> =
+        let by_one: Vec<Vec<usize>> =
             ours.iter().filter(|relay| theirs.binary_search(relay).is_ok()).map(|relay| vec![*relay]).collect();
-        if ways.len() < enough {
-            let by_two = ours.iter().flat_map(|first| theirs.iter().map(move |second| vec![*first, *second]));
-            ways.extend(by_two.filter(|way| matches!(way[..], [a, b] if a != b && self.edge(a, b).is_some())));
-        }
+        let is_few = by_one.len() < enough;
+        let pairs = ours.into_iter().filter(move |_| is_few).flat_map(move |first| {
+            let theirs = theirs.clone().into_iter();
+            theirs.map(move |second| [first, second])
+        });
+        let by_two = pairs.filter(|[a, b]| a != b && self.edge(*a, *b).is_some()).map(|way| way.to_vec());
         let name = |relay: usize| self.names.get(relay).copied();
-        ways.into_iter().map(move |way| way.into_iter().filter_map(name).collect())
+        by_one.into_iter().chain(by_two).map(move |way| way.into_iter().filter_map(name).collect())
     }
 
     /// The largest UDP payload that every link of a path carries; None if it is no path any more.
     pub fn payload_max(&self, relays: &[PeerName], peer: PeerName) -> Option<usize> {
-        self.edges(relays, peer)?.iter().map(|edge| usize::from(edge.payload_max)).min()
+        let mut sizes = self.edges(relays, peer).map(|edge| Some(usize::from(edge?.payload_max)));
+        sizes.try_fold(usize::MAX, |least, size| Some(least.min(size?)))
     }
 
-    fn edges(&self, relays: &[PeerName], peer: PeerName) -> Option<Vec<Edge>> {
-        let mut at = self.own?;
-        if relays.iter().any(|relay| self.relaying(*relay) == Some(Relaying::Off)) {
-            return None;
-        }
-        let hops = relays.iter().chain([&peer]);
-        hops.map(|name| {
-            let next = self.names.binary_search(name).ok()?;
-            let edge = self.edge(at, next)?;
-            at = next;
-            Some(edge)
+    fn has_path(&self, relays: &[PeerName], peer: PeerName) -> bool {
+        self.edges(relays, peer).all(|edge| edge.is_some())
+    }
+
+    /// The links of a path; None from where on it is none any more.
+    fn edges(&self, relays: &[PeerName], peer: PeerName) -> impl Iterator<Item = Option<Edge>> {
+        let relays = relays.iter().map(|relay| (*relay, true));
+        let mut at = self.own;
+        relays.chain([(peer, false)]).map(move |(name, is_relay)| {
+            let next = self.names.binary_search(&name).ok();
+            let passes = !is_relay || self.relaying(name) != Some(Relaying::Off);
+            let edge = at.zip(next).filter(|_| passes).and_then(|(at, next)| self.edge(at, next));
+            at = next.filter(|_| edge.is_some());
+            edge
         })
-        .collect()
     }
 
     fn edge(&self, from: usize, to: usize) -> Option<Edge> {
@@ -291,11 +341,17 @@ impl Graph {
         self.relaying.get(relay)?.penalty()
     }
 
-    /// The best ways that are one link longer than those of `round`, and so have `relays` relays.
-    fn one_link_further(&self, round: &BTreeMap<usize, Way>, relays: usize) -> BTreeMap<usize, Way> {
-        let mut further: BTreeMap<usize, Way> = BTreeMap::new();
-        for (&last, way) in round {
-            let mut longer = *way;
+    /// The best ways that are one link longer than those of `round`, and so have `relays` relays. Where one with fewer costs no more, a
+    /// way is none of them: going on from there cannot pay either.
+    fn one_link_further(
+        &self,
+        round: &[(usize, Way)],
+        relays: usize,
+        best: &[Option<(Way, usize)>],
+    ) -> Vec<(usize, Way)> {
+        let mut further: Vec<Option<Way>> = vec![None; self.names.len()];
+        let mut reached = Vec::new();
+        for &(last, mut longer) in round {
             // The end of the way so far is its last relay, unless it is ourselves.
             if let Some(relay) = relays.checked_sub(1).and_then(|place| longer.relays.get_mut(place)) {
                 let Some(penalty) = self.penalty(last) else { continue };
@@ -304,10 +360,17 @@ impl Graph {
             }
             for &Edge { peer, cost, .. } in self.data.get(last).into_iter().flatten() {
                 let way = Way { cost: longer.cost + cost, ..longer };
-                further.entry(peer).and_modify(|known| *known = way.min(*known)).or_insert(way);
+                let is_known = matches!(best.get(peer), Some(Some((best, _))) if best.cost <= way.cost);
+                let Some(place) = further.get_mut(peer).filter(|_| !is_known && Some(peer) != self.own) else {
+                    continue;
+                };
+                if place.is_none() {
+                    reached.push(peer);
+                }
+                *place = Some(place.map_or(way, |known| known.min(way)));
             }
         }
-        further
+        reached.into_iter().filter_map(|peer| Some((peer, (*further.get(peer)?)?))).collect()
     }
 }
 

@@ -254,6 +254,36 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn to_follow_changes_gives_the_graph_of_the_newest_records(
+        ends in prop::collection::vec(
+            prop::collection::vec((0..8_usize, 0..8_usize, any::<bool>(), prop::option::of(0..90_u8)), 0..40), 1..6,
+        ),
+        own in 0..8_usize,
+        changes in prop::collection::btree_set(0..8_usize, 0..5),
+        measured in prop::collection::vec(0..90_u8, 6),
+    ) {
+        let measure = |by: u8| move |peer: PeerName| {
+            let detail = Detail { rtt: Cost(by), jitter: Cost(0), lost: 0 };
+            peer.0[5].is_multiple_of(3).then_some((Cost(by), detail))
+        };
+        let mut told = records(8, &ends[0]);
+        let mut graph = measured_graph(own, &told, measure(measured[0]));
+        for (ends, by) in ends.iter().zip(&measured) {
+            graph.add_private([LinkRecord { peer: name(7), control: false, data: Some(Cost(1)), payload_max: 1, detail: None }]);
+            let newest = records(8, ends);
+            let changed: BTreeSet<PeerName> = changes.iter().map(|peer| name(*peer)).collect();
+            told.extend(changed.iter().map(|name| (*name, PeerRecord { relaying: Relaying::Busy, ..newest[name].clone() })));
+            prop_assert!(graph.follow(&changed, |name| told.get(&name), measure(*by)));
+            prop_assert_eq!(&graph, &measured_graph(own, &told, measure(*by)));
+        }
+        let gone = name(*changes.first().unwrap_or(&0));
+        let without = |name: PeerName| told.get(&name).filter(|_| name != gone);
+        prop_assert!(!graph.follow(&BTreeSet::from([gone]), without, measure(0)));
+    }
+}
+
 #[test]
 fn a_link_that_only_its_ends_know_leads_there_and_on() {
     let ends = both(&[(0, 1, 20), (1, 2, 20), (2, 3, 1)]);
