@@ -82,8 +82,9 @@ struct DeltaWire {
     origins: Vec<OriginWire>,
 }
 
+/// [`OriginDelta`] on the wire.
 #[derive(Clone, PartialEq, Message)]
-struct OriginWire {
+pub(super) struct OriginWire {
     #[prost(bytes = "vec", tag = "1")]
     name: Vec<u8>,
     #[prost(uint64, tag = "2")]
@@ -113,9 +114,14 @@ struct EntryWire {
 
 /// Encodes deltas into as few messages as hold them.
 pub(super) fn encode<K: Replicated, V: Replicated>(deltas: &[OriginDelta<K, V>]) -> Vec<Vec<u8>> {
+    encode_wire(deltas.iter().map(OriginDelta::to_wire))
+}
+
+/// The same with what is on the wire of each.
+pub(super) fn encode_wire(deltas: impl IntoIterator<Item = OriginWire>) -> Vec<Vec<u8>> {
     let mut messages = Vec::new();
     let (mut message, mut size) = (DeltaWire::default(), 0);
-    for origin in deltas.iter().map(OriginDelta::to_wire) {
+    for origin in deltas {
         let cost = framed(origin.encoded_len());
         let is_second_part = message.origins.last().is_some_and(|last| last.name == origin.name);
         if is_second_part || (size > 0 && size + cost > MESSAGE_MAX) {
@@ -190,7 +196,7 @@ impl<K: Replicated, V: Replicated> OriginDelta<K, V> {
         self.entries.iter().filter(|entry| entry.value.is_some()).count()
     }
 
-    fn to_wire(&self) -> OriginWire {
+    pub(super) fn to_wire(&self) -> OriginWire {
         OriginWire {
             name: self.name.0.to_vec(),
             incarnation: self.incarnation.0,

@@ -5,6 +5,7 @@
 
 use std::ops::Bound;
 
+use bytes::Bytes;
 use prost::Message;
 use thiserror::Error;
 
@@ -63,8 +64,9 @@ struct PartWire {
 
 #[derive(Clone, PartialEq, Message)]
 struct KnownWire {
-    #[prost(bytes = "vec", tag = "1")]
-    name: Vec<u8>,
+    /// A part of one allocation for all of a message, as there are thousands.
+    #[prost(bytes = "bytes", tag = "1")]
+    name: Bytes,
     #[prost(uint64, tag = "2")]
     incarnation: u64,
     #[prost(uint64, tag = "3")]
@@ -122,8 +124,9 @@ impl Part {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
+        let mut names = Bytes::from_iter(self.origins.iter().flat_map(|(name, _)| name.0));
         let known = |&(name, (incarnation, seq)): &(PeerName, Known)| KnownWire {
-            name: name.0.to_vec(),
+            name: names.split_to(name.0.len()),
             incarnation: incarnation.0,
             seq: seq.0,
         };
@@ -139,7 +142,7 @@ impl Part {
         if bytes.len() > MESSAGE_MAX {
             return Err(DigestError::TooLong(bytes.len()));
         }
-        let wire = PartWire::decode(bytes).map_err(|e| DigestError::NotReadable(e.into()))?;
+        let wire = PartWire::decode(Bytes::copy_from_slice(bytes)).map_err(|e| DigestError::NotReadable(e.into()))?;
         let from = name_from_bytes(&wire.from).map_err(DigestError::NotReadable)?;
         let until = wire.until.as_deref().map(name_from_bytes).transpose().map_err(DigestError::NotReadable)?;
         let origins = wire.origins.iter().map(KnownWire::checked).collect::<Result<Vec<_>, _>>()?;

@@ -162,7 +162,10 @@ impl<K: Replicated + Ord, V: Replicated> Origin<K, V> {
 
     /// What somebody lacks who knows all up to `base`, in parts that each fit a message; at most `limit` of them.
     pub(super) fn since(&self, name: PeerName, base: Seq, limit: usize) -> Vec<OriginDelta<K, V>> {
-        let mut log: Vec<_> = self.entries().filter(|entry| entry.seq > base).collect();
+        if base >= self.seq {
+            return Vec::new();
+        }
+        let mut log: Vec<_> = self.entries_after(base).collect();
         log.sort_by_key(|entry| entry.seq);
         let mut log = log.into_iter().peekable();
         let (mut parts, mut base) = (Vec::new(), base);
@@ -223,13 +226,14 @@ impl<K: Replicated + Ord, V: Replicated> Origin<K, V> {
         }
     }
 
-    fn entries(&self) -> impl Iterator<Item = Entry<K, V>> {
-        let live = self.live.iter().map(|(key, (seq, stored))| Entry {
+    fn entries_after(&self, base: Seq) -> impl Iterator<Item = Entry<K, V>> {
+        let live = self.live.iter().filter(move |(_, (seq, _))| *seq > base).map(|(key, (seq, stored))| Entry {
             seq: *seq,
             key: key.clone(),
             value: Some(stored.clone()),
         });
-        live.chain(self.dead.iter().map(|(key, seq)| Entry { seq: *seq, key: key.clone(), value: None }))
+        let dead = self.dead.iter().filter(move |(_, seq)| **seq > base);
+        live.chain(dead.map(|(key, seq)| Entry { seq: *seq, key: key.clone(), value: None }))
     }
 
     fn live_up_to(&self, base: Seq) -> Vec<Seq> {

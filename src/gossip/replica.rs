@@ -149,13 +149,15 @@ impl<K: Replicated + Ord, V: Replicated> Replica<K, V> {
         let part = Part::decode(digest)?;
         let mut deltas = Vec::new();
         let range = part.range();
-        for (name, origin) in self.states().filter(|(name, _)| range.contains(name) && include(*name)) {
+        for (name, origin) in self.states().filter(|(name, _)| range.contains(name)) {
             let base = match part.known(name) {
-                Some((incarnation, _)) if incarnation > origin.incarnation => continue,
+                Some(known) if known >= (origin.incarnation, origin.seq) => continue,
                 Some((incarnation, seq)) if incarnation == origin.incarnation => seq,
                 Some(_) | None => Seq::ZERO,
             };
-            deltas.extend(origin.since(name, base, REPAIR_MESSAGES_MAX));
+            if include(name) {
+                deltas.extend(origin.since(name, base, REPAIR_MESSAGES_MAX));
+            }
         }
         let mut deltas = delta::encode(&deltas);
         deltas.truncate(REPAIR_MESSAGES_MAX);
@@ -179,7 +181,7 @@ impl<K: Replicated + Ord, V: Replicated> Replica<K, V> {
                 Fit::Old => {}
                 Fit::Gap => merged.gaps.push(delta.name),
                 Fit::New => {
-                    forward.push(delta.clone());
+                    forward.push(delta.to_wire());
                     let name = delta.name;
                     merged.news.push(name);
                     self.buried.remove(&name);
@@ -193,7 +195,7 @@ impl<K: Replicated + Ord, V: Replicated> Replica<K, V> {
             }
         }
         // Parts of one message are no longer than the message was.
-        merged.forward = delta::encode(&forward).pop();
+        merged.forward = delta::encode_wire(forward).pop();
         Ok(merged)
     }
 

@@ -86,7 +86,7 @@ pub(super) struct Exchange {
     /// Those that came into it since the last announcement: they missed what was flooded before.
     joined: BTreeSet<PeerName>,
     /// Of what there is something new that those beside the tree have not been told of but for some who know it, and when they are.
-    unannounced: BTreeMap<ChannelId, BTreeMap<PeerName, BTreeSet<ConnId>>>,
+    unannounced: BTreeMap<ChannelId, BTreeMap<PeerName, Vec<ConnId>>>,
     announce_at: Option<Time>,
     asked: BTreeMap<(ChannelId, PeerName), Time>,
     /// Of each channel, before when no other neighbour is sent a whole digest.
@@ -309,7 +309,9 @@ impl Exchange {
         let compared = self.channel(channel).compare(known).map_err(|error| self.refuse(&error))?;
         if let Some(unannounced) = self.unannounced.get_mut(&channel) {
             for name in &compared.same {
-                unannounced.entry(*name).and_modify(|knowing| knowing.extend([conn]));
+                if let Some(knowing) = unannounced.get_mut(name).filter(|knowing| !knowing.contains(&conn)) {
+                    knowing.push(conn);
+                }
             }
         }
         self.ask(conn, channel, &compared.wanting, now);

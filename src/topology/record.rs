@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use bytes::Bytes;
 use prost::Message;
 
 use super::{cost::Cost, relaying::Relaying};
@@ -118,8 +119,8 @@ struct RecordWire {
 
 #[derive(Clone, PartialEq, Message)]
 struct LinkWire {
-    #[prost(bytes = "vec", tag = "1")]
-    peer: Vec<u8>,
+    #[prost(bytes = "bytes", tag = "1")]
+    peer: Bytes,
     #[prost(bool, tag = "2")]
     control: bool,
     #[prost(uint32, optional, tag = "3")]
@@ -156,7 +157,8 @@ impl Replicated for PeerRecord {
     }
 
     fn from_bytes(origin: PeerName, bytes: &[u8]) -> Result<Self, Malformed> {
-        let wire = RecordWire::decode(bytes)?;
+        // One copy that all links' names are parts of.
+        let wire = RecordWire::decode(Bytes::copy_from_slice(bytes))?;
         let key = <[u8; 32]>::try_from(wire.public).map_err(|_| Malformed("a key that is not 32 bytes"))?;
         let public = PublicKey(key);
         if public.peer_name() != origin {
@@ -188,7 +190,7 @@ impl Replicated for PeerRecord {
 impl LinkRecord {
     fn to_wire(self, is_detailed: bool) -> LinkWire {
         LinkWire {
-            peer: self.peer.0.to_vec(),
+            peer: Bytes::copy_from_slice(&self.peer.0),
             control: self.control,
             cost: self.data.map(|cost| cost.0.into()),
             payload_max: self.payload_max.into(),
