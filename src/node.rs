@@ -617,13 +617,14 @@ impl Node {
     fn send_messages(&mut self, now: Time) {
         while let Some((to, message)) = self.exchange.poll_message() {
             let exchange = &self.exchange;
-            let is_for = |conn: ConnId, peer: &Peer| match to {
-                To::One(one) => conn == one,
-                To::All => true,
-                To::Tree(except) => Some(conn) != except && exchange.is_in_tree(peer),
+            let to_many = |is_for: &dyn Fn(ConnId, &Peer) -> bool| -> Vec<ConnId> {
+                self.connections.up().filter(|(conn, _, peer)| is_for(*conn, peer)).map(|(conn, ..)| conn).collect()
             };
-            let conns: Vec<ConnId> =
-                self.connections.up().filter(|(conn, _, peer)| is_for(*conn, peer)).map(|(conn, ..)| conn).collect();
+            let conns = match to {
+                To::One(one) => vec![one],
+                To::All => to_many(&|_, _| true),
+                To::Tree(except) => to_many(&|conn, peer| Some(conn) != except && exchange.is_in_tree(peer)),
+            };
             let bytes = message.encode();
             for conn in conns {
                 self.connections.send_encoded(conn, &bytes);

@@ -108,6 +108,8 @@ pub(super) struct Connections {
     config: Arc<ControlConfig>,
     entropy: Entropy,
     connections: BTreeMap<ConnId, Connection>,
+    /// No connection is due before: there may be hundreds, and something is heard from one of them all the time.
+    due: Option<Time>,
     outputs: VecDeque<Output>,
     events: VecDeque<ConnectionEvent>,
 }
@@ -119,6 +121,7 @@ impl Connections {
             config: Arc::new(config),
             entropy,
             connections: BTreeMap::new(),
+            due: None,
             outputs: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -182,6 +185,7 @@ impl Connections {
         connection.remote = Some(remote);
         connection.session = Some(Session::initiator(&self.config, &self.entropy));
         connection.state = State::Handshaking { until: now + HANDSHAKE_TIMEOUT };
+        self.expect(now + HANDSHAKE_TIMEOUT);
         self.flush(conn);
     }
 
@@ -195,6 +199,7 @@ impl Connections {
         let session = Session::responder(&self.config, &self.entropy);
         let state = State::Handshaking { until: now + HANDSHAKE_TIMEOUT };
         self.connections.insert(conn, Connection::new(Direction::Inbound, Some(remote), Some(session), state, now));
+        self.expect(now + HANDSHAKE_TIMEOUT);
         self.flush(conn);
     }
 
@@ -255,6 +260,9 @@ impl Connections {
 
     /// Pings the quiet, ends the dead, settles contests.
     pub(super) fn handle_timeout(&mut self, now: Time) {
+        if self.due.is_none_or(|due| due > now) {
+            return;
+        }
         let due: Vec<ConnId> = self
             .connections
             .iter()
@@ -282,11 +290,17 @@ impl Connections {
                 }
             }
         }
+        self.due = self.connections.values().filter_map(Connection::deadline).min();
     }
 
-    /// When [`Self::handle_timeout`] has something to do.
+    /// When [`Self::handle_timeout`] may have something to do.
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.connections.values().filter_map(Connection::deadline).min()
+        self.due
+    }
+
+    /// A connection is due then, if not earlier.
+    fn expect(&mut self, at: Time) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
     fn drain_session(&mut self, conn: ConnId, admits: impl Fn(ConnId, PeerName) -> bool, now: Time) {
@@ -337,6 +351,7 @@ impl Connections {
         match self.connections.get_mut(&conn) {
             Some(Connection { state: state @ State::Handshaking { .. }, direction: Direction::Outbound, .. }) => {
                 *state = State::Welcomed { peer, until: now + HANDSHAKE_TIMEOUT };
+                self.expect(now + HANDSHAKE_TIMEOUT);
             }
             Some(_) | None => self.come_up(conn, peer, now),
         }
@@ -362,6 +377,7 @@ impl Connections {
         self.send(old, &ControlMessage::Ping { nonce: conn.0 });
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.state = State::Contested { peer, old, until: now + CONTEST_TIMEOUT, backlog: Vec::new() };
+            self.expect(now + CONTEST_TIMEOUT);
         }
     }
 
@@ -379,6 +395,7 @@ impl Connections {
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.state = State::Up { peer, pinged: false };
             connection.heard_at = now;
+            self.expect(now + PING_AFTER);
             self.events.push_back(ConnectionEvent::Up(conn));
         }
     }
