@@ -21,7 +21,7 @@ ENGINE_TOOLS := dockerd:docker.io runc:runc iptables:iptables busybox:busybox-st
 CLUSTER_TOOLS := etcd:etcd-server docker-registry:docker-registry conntrack:conntrack openssl:openssl
 
 .PHONY: help deps uml-deps cni-deps engine-deps root build release image docker-plugin demo lab lab-down test kubernetes-trial \
-        bench profile sim-large bench-uml bench-switching bench-names bench-cni bench-allocation fuzz lint
+        bench profile sim-large sim-crowd bench-uml bench-switching bench-names bench-cni bench-allocation fuzz lint
 
 help: ## Show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -118,6 +118,9 @@ test: root uml-deps cni-deps engine-deps build ## Run all tests: unit, property,
 
 sim-large: deps ## Simulate a mesh of SIM_HOSTS (1000) hosts: when all reach all, connections, traffic, news, memory
 	WEFT_SCALE=$${SIM_HOSTS:-1000} cargo test --release -p weft --features sim --test simulation -- --exact --nocapture scale::a_large_mesh_is_soon_whole_by_few_connections
+
+sim-crowd: deps ## Simulate SIM_HOSTS (100) hosts among SIM_CROWD (4900) others only told of, SIM_NEWS (2) changes/s: idle traffic
+	WEFT_SCALE=$${SIM_HOSTS:-100} WEFT_CROWD=$${SIM_CROWD:-4900} WEFT_NEWS=$${SIM_NEWS:-2} cargo test --release -p weft --features sim --test simulation -- --exact --nocapture scale::hosts_in_a_crowd_send_little_when_idle
 
 kubernetes-trial: root cni-deps engine-deps release ## Try docs/kubernetes.md on a cluster of the programs in KUBERNETES (integration/kubernetes/README.md)
 	$(call install_optional,$(CLUSTER_TOOLS),PARTS OF THE CLUSTER)
