@@ -21,7 +21,7 @@ ENGINE_TOOLS := dockerd:docker.io runc:runc iptables:iptables busybox:busybox-st
 CLUSTER_TOOLS := etcd:etcd-server docker-registry:docker-registry conntrack:conntrack openssl:openssl
 
 .PHONY: help deps uml-deps cni-deps engine-deps root build release image docker-plugin demo lab lab-down test kubernetes-trial \
-        bench profile sim-large bench-uml bench-switching bench-names bench-cni bench-allocation fuzz lint
+        bench profile sim-large sim-crowd bench-uml bench-switching bench-names bench-cni bench-allocation fuzz lint
 
 help: ## Show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -119,6 +119,9 @@ test: root uml-deps cni-deps engine-deps ## Run all tests: unit, property, simul
 sim-large: deps ## Simulate WEFT_RUNS (10000) meshes where all kinds of things break, then one of SIM_HOSTS (1000) hosts
 	WEFT_RUNS=$${WEFT_RUNS:-10000} nice cargo test --release -p weft --features sim --test simulation -- --exact --nocapture faults::whatever_breaks_no_frame_comes_twice_and_none_is_long_in_coming_while_a_path_exists
 	WEFT_SCALE=$${SIM_HOSTS:-1000} cargo test --release -p weft --features sim --test simulation -- --exact --nocapture scale::a_large_mesh_is_soon_whole_by_few_connections
+
+sim-crowd: deps ## Simulate SIM_HOSTS (100) hosts among SIM_CROWD (4900) others only told of, SIM_NEWS (2) changes/s: idle traffic
+	WEFT_SCALE=$${SIM_HOSTS:-100} WEFT_CROWD=$${SIM_CROWD:-4900} WEFT_NEWS=$${SIM_NEWS:-2} cargo test --release -p weft --features sim --test simulation -- --exact --nocapture scale::hosts_in_a_crowd_send_little_when_idle
 
 kubernetes-trial: root cni-deps engine-deps release ## Try docs/kubernetes.md on a cluster of the programs in KUBERNETES (integration/kubernetes/README.md)
 	$(call install_optional,$(CLUSTER_TOOLS),PARTS OF THE CLUSTER)

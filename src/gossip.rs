@@ -24,7 +24,7 @@ use thiserror::Error;
 use crate::id::PeerName;
 
 /// Most peers in a network, and so most origins in a replica.
-pub const ORIGINS_MAX: usize = 4096;
+pub const ORIGINS_MAX: usize = 8192;
 /// Most entries of one origin: ten thousand stations on one bridge, and room to move.
 pub const ENTRIES_MAX: usize = 12_288;
 /// Removed entries that are remembered of one origin. Whoever missed more is told what lives instead.

@@ -42,7 +42,7 @@ use routes::{OwnLink, Routes};
 use crate::{
     connect::{EndKind, Maker, MakerConfig, mesh::View},
     control::{
-        preface::{ANNOUNCEMENTS, Versions},
+        preface::{ANNOUNCEMENTS, RANGES, Versions},
         refusal::RefusalCode,
         session::ControlConfig,
     },
@@ -144,7 +144,7 @@ impl Node {
             network: config.network.clone(),
             uid: config.uid,
             versions: Versions::SPOKEN,
-            capabilities: ANNOUNCEMENTS,
+            capabilities: ANNOUNCEMENTS | RANGES,
             hello: hello.encode(),
         };
         let link =
@@ -373,6 +373,11 @@ impl Node {
             }
             ControlMessage::Delta { channel, delta } => {
                 let result = self.exchange.delta(conn, channel, &delta, now);
+                self.refused_gossip(peer, channel, result);
+            }
+            ControlMessage::Ranges { channel, ranges } => {
+                let included = included(self.name, &self.routes, &self.addresses, now);
+                let result = self.exchange.ranges(conn, channel, &ranges, included);
                 self.refused_gossip(peer, channel, result);
             }
             ControlMessage::Announcement { channel, known } => {

@@ -53,6 +53,9 @@ const DIAL_GIVES_UP: Duration = Duration::from_secs(5);
 /// The port for ESP in UDP of every host.
 const ENCAP_PORT: u16 = crate::wire::DEFAULT_PORT + 2;
 
+/// Where those dial from who are not simulated (RFC 5737).
+const OUTSIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 40_000);
+
 /// How long a kernel takes to do what is planned.
 const KERNEL_DELAY: Duration = Duration::from_millis(1);
 
@@ -188,6 +191,20 @@ impl Simulation {
     /// Tells host `id` something.
     pub fn tell(&mut self, id: HostId, input: Input) {
         self.handle(id, input);
+    }
+
+    /// Somebody who is not simulated dials host `id` from an address that nothing else comes from: what comes on the connection is to be
+    /// [told](Self::tell), and what is sent to be [taken](Self::take_outside).
+    pub fn connect_from_outside(&mut self, id: HostId) -> ConnId {
+        let conn = self.hosts[id].next_accepted();
+        self.hosts[id].outside.insert(conn, Vec::new());
+        self.handle(id, Input::Accepted { conn, remote: OUTSIDE });
+        conn
+    }
+
+    /// Takes what host `id` sent on such a connection.
+    pub fn take_outside(&mut self, id: HostId, conn: ConnId) -> Vec<u8> {
+        self.hosts[id].outside.get_mut(&conn).map(std::mem::take).unwrap_or_default()
     }
 
     /// A station on host `id`'s bridge sends a frame.
@@ -554,6 +571,9 @@ impl Simulation {
 
     fn stream(&mut self, id: HostId, conn: ConnId, bytes: Vec<u8>) {
         self.hosts[id].count_sent(bytes.len());
+        if let Some(sent) = self.hosts[id].outside.get_mut(&conn) {
+            return sent.extend(bytes);
+        }
         let Some(&(other, theirs)) = self.hosts[id].conns.get(&conn) else { return };
         if self.network.stream(id, other).is_some() {
             let delay = self.tcp_delay(id, conn, other);

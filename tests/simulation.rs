@@ -6,6 +6,8 @@
 
 #[path = "simulation/addresses.rs"]
 mod addresses;
+#[path = "simulation/crowd.rs"]
+mod crowd;
 #[path = "simulation/faults.rs"]
 mod faults;
 #[path = "simulation/fast.rs"]

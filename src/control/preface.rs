@@ -16,6 +16,8 @@ use crate::{crypto::kdf, id::NetworkName, wire};
 
 /// A capability: knows what [`Announcement`](crate::gossip::message::ControlMessage::Announcement) means.
 pub const ANNOUNCEMENTS: u32 = 1;
+/// A capability: knows what [`Ranges`](crate::gossip::message::ControlMessage::Ranges) are.
+pub const RANGES: u32 = 2;
 
 /// First bytes of a control connection.
 pub const MAGIC: [u8; 4] = *b"weft";

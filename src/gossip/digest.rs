@@ -1,7 +1,7 @@
 //! Digests: how far each origin is known, in parts that fit a message.
 //!
 //! A part speaks of all origins whose names are from `from` up to before `until`, so that those it does not list are
-//! known to be missing.
+//! known to be missing. Of thousands of which a few differ, [`Ranges`] say which.
 
 use std::ops::Bound;
 
@@ -18,6 +18,8 @@ use crate::id::PeerName;
 
 /// Origins in one part: at 29 bytes at most they fill 43 KiB.
 const PART_ORIGINS: usize = 1500;
+/// Origins in one of [`Ranges`]: where one differs, about as many bytes go for the ranges of 5000 origins as for what is in its.
+const RANGE_ORIGINS: usize = 32;
 /// FNV-1a, 64 bits (draft-eastlake-fnv §6): offset basis.
 const FNV_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 /// FNV-1a, 64 bits: prime.
@@ -39,6 +41,8 @@ pub enum DigestError {
     #[error("the digest of {0} has numbers out of bounds")]
     BadNumbers(PeerName),
 }
+
+const LEAST: PeerName = PeerName([0; 6]);
 
 /// How far an origin is known.
 pub(super) type Known = (Incarnation, Seq);
@@ -73,21 +77,95 @@ struct KnownWire {
     seq: u64,
 }
 
+/// A hash for each of some ranges of names that cover all, each from its start up to before that of the next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ranges(Vec<(PeerName, u32)>);
+
+#[derive(Clone, PartialEq, Message)]
+struct RangesWire {
+    /// Six bytes each.
+    #[prost(bytes = "vec", tag = "1")]
+    starts: Vec<u8>,
+    #[prost(fixed32, repeated, tag = "2")]
+    hashes: Vec<u32>,
+}
+
 /// The parts of a digest of `origins`, which are in the order of names.
 pub(super) fn parts(origins: &[(PeerName, Known)]) -> Vec<Part> {
-    let chunks: Vec<_> = origins.chunks(PART_ORIGINS).collect();
-    // The first part begins at the least name, each other one where its first origin is.
+    parts_between(LEAST, None, origins, PART_ORIGINS)
+}
+
+/// Those that speak of `origins`, all that there are in a range of names, with `len` in each.
+fn parts_between(from: PeerName, until: Option<PeerName>, origins: &[(PeerName, Known)], len: usize) -> Vec<Part> {
+    let chunks: Vec<_> = origins.chunks(len).collect();
+    // The first part begins where the range does, each other one where its first origin is.
     let starts = chunks.iter().skip(1).filter_map(|chunk| chunk.first()).map(|(name, _)| *name);
-    let starts: Vec<_> = std::iter::once(PeerName([0; 6])).chain(starts).collect();
+    let starts: Vec<_> = std::iter::once(from).chain(starts).collect();
     starts
         .iter()
         .enumerate()
         .map(|(i, from)| Part {
             from: *from,
-            until: starts.get(i + 1).copied(),
+            until: starts.get(i + 1).copied().or(until),
             origins: chunks.get(i).copied().unwrap_or_default().to_vec(),
         })
         .collect()
+}
+
+/// Those of `origins`, in the order of names, that are in a range.
+fn between(from: PeerName, until: Option<PeerName>, origins: &[(PeerName, Known)]) -> &[(PeerName, Known)] {
+    let start = origins.partition_point(|(name, _)| *name < from);
+    let end = until.map_or(origins.len(), |until| origins.partition_point(|(name, _)| *name < until));
+    origins.get(start..end).unwrap_or_default()
+}
+
+impl Ranges {
+    /// Ranges with a few of `origins` each, which are in the order of names.
+    pub(super) fn of(origins: &[(PeerName, Known)]) -> Self {
+        let parts = parts_between(LEAST, None, origins, RANGE_ORIGINS);
+        Self(parts.into_iter().map(|part| (part.from, short_hash(&part.origins))).collect())
+    }
+
+    /// The parts of a digest of `origins` about ranges in which the author knows others, or something else of them.
+    pub(super) fn differing(&self, origins: &[(PeerName, Known)]) -> Vec<Part> {
+        let ends = self.0.iter().skip(1).map(|(from, _)| Some(*from)).chain([None]);
+        let mut differing: Vec<(PeerName, Option<PeerName>)> = Vec::new();
+        for (&(from, hash), until) in self.0.iter().zip(ends) {
+            if short_hash(between(from, until, origins)) == hash {
+                continue;
+            }
+            match differing.last_mut() {
+                Some((_, end)) if *end == Some(from) => *end = until,
+                Some(_) | None => differing.push((from, until)),
+            }
+        }
+        let parts = |(from, until)| parts_between(from, until, between(from, until, origins), PART_ORIGINS);
+        differing.into_iter().flat_map(parts).collect()
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let starts = self.0.iter().flat_map(|(from, _)| from.0).collect();
+        RangesWire { starts, hashes: self.0.iter().map(|(_, hash)| *hash).collect() }.encode_to_vec()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, DigestError> {
+        if bytes.len() > MESSAGE_MAX {
+            return Err(DigestError::TooLong(bytes.len()));
+        }
+        let wire = RangesWire::decode(bytes).map_err(|e| DigestError::NotReadable(e.into()))?;
+        let (starts, rest) = wire.starts.as_chunks();
+        let ranges: Vec<_> = starts.iter().map(|start| PeerName(*start)).zip(wire.hashes.iter().copied()).collect();
+        let is_whole = rest.is_empty() && ranges.len() == starts.len() && ranges.len() == wire.hashes.len();
+        let begins_at_least = ranges.first().is_some_and(|(from, _)| *from == LEAST);
+        let is_ordered = is_whole && begins_at_least && ranges.is_sorted_by(|(a, _), (b, _)| a < b);
+        if is_ordered { Ok(Self(ranges)) } else { Err(DigestError::BadOrder) }
+    }
+}
+
+/// Half of [`hash`]: a difference that it does not show is found when one of the range tells something anew.
+fn short_hash(origins: &[(PeerName, Known)]) -> u32 {
+    let [a, b, c, d, ..] = hash(origins.iter().copied()).to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
 /// One number for the whole digest: equal digests have equal numbers.
@@ -189,6 +267,63 @@ mod tests {
                 assert_eq!(Part::decode(&part.encode()), Ok(part));
             }
         }
+    }
+
+    #[test]
+    fn ranges_show_what_differs_and_little_else() {
+        for count in [0, 1, 32, 33, 5000] {
+            let ours = origins(count);
+            let ranges = Ranges::of(&ours);
+            assert_eq!(Ranges::decode(&ranges.encode()), Ok(ranges.clone()));
+            assert_eq!(ranges.differing(&ours), []);
+            assert!(ranges.encode().len() <= 16 + ours.len().div_ceil(RANGE_ORIGINS).max(1) * 10);
+            for changed in [0, 31, 32, 4998].into_iter().filter(|changed| *changed < ours.len()) {
+                let mut theirs = ours.clone();
+                theirs[changed].1.1 = Seq(7);
+                let parts = ranges.differing(&theirs);
+                assert!(parts.len() == 1 && parts[0].origins.len() <= RANGE_ORIGINS, "{changed} of {count}");
+                assert_eq!(parts[0].known(theirs[changed].0), Some(theirs[changed].1));
+                theirs.remove(changed);
+                let parts = ranges.differing(&theirs);
+                assert!(parts.len() == 1 && parts[0].range().contains(&ours[changed].0), "who is missing");
+            }
+            // Who knows nothing says so, and who has nothing but others tells all, in parts that fit messages.
+            assert_eq!(
+                ranges.differing(&[]).iter().map(Part::range).collect::<Vec<_>>(),
+                if count == 0 { Vec::new() } else { vec![(Bound::Included(LEAST), Bound::Unbounded)] }
+            );
+            let others: Vec<_> = ours.iter().map(|(name, _)| (*name, (Incarnation(1), Seq(1)))).collect();
+            assert_eq!(ranges.differing(&others), if count == 0 { Vec::new() } else { parts(&others) });
+        }
+    }
+
+    #[test]
+    fn ranges_that_do_not_cover_all_names_in_order_are_refused() {
+        let wire = |starts: &[u8], hashes: usize| RangesWire { starts: starts.to_vec(), hashes: vec![1; hashes] };
+        let (first, second) = ([0; 6], [0, 0, 0, 0, 0, 9]);
+        let two = [first, second].concat();
+        assert!(Ranges::decode(&wire(&two, 2).encode_to_vec()).is_ok());
+        for wrong in [
+            wire(&[], 0),
+            wire(&second, 1),
+            wire(&two, 1),
+            wire(&two, 3),
+            wire(&two[..11], 2),
+            wire(&[first, first].concat(), 2),
+            wire(&[first, second, second].concat(), 3),
+        ] {
+            assert_eq!(Ranges::decode(&wrong.encode_to_vec()), Err(DigestError::BadOrder), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_ranges_or_an_error() {
+        bolero::check!().for_each(|bytes: &[u8]| {
+            if let Ok(ranges) = Ranges::decode(bytes) {
+                assert_eq!(Ranges::decode(&ranges.encode()), Ok(ranges.clone()));
+                ranges.differing(&origins(100));
+            }
+        });
     }
 
     #[test]

@@ -62,6 +62,13 @@ pub enum ControlMessage {
         /// As [`super::replica::Replica::announcements`].
         known: Vec<u8>,
     },
+    /// "This is what I know, in short for each of some ranges of names"; the other answers with its digest of those where its differ.
+    Ranges {
+        /// The replicated state concerned.
+        channel: ChannelId,
+        /// As [`super::replica::Replica::ranges`].
+        ranges: Vec<u8>,
+    },
     /// The sender stops, on purpose.
     Leave,
     /// "I see you at this address."
@@ -73,7 +80,7 @@ pub enum ControlMessage {
 
 #[derive(Clone, PartialEq, Message)]
 struct Envelope {
-    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Body", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     body: Option<Body>,
 }
 
@@ -95,6 +102,8 @@ enum Body {
     Observed(Vec<u8>),
     #[prost(message, tag = "8")]
     Announcement(PayloadWire),
+    #[prost(message, tag = "9")]
+    Ranges(PayloadWire),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -132,6 +141,9 @@ impl ControlMessage {
             Self::Announcement { channel, known } => {
                 Body::Announcement(PayloadWire { channel: channel.number(), payload: known.clone() })
             }
+            Self::Ranges { channel, ranges } => {
+                Body::Ranges(PayloadWire { channel: channel.number(), payload: ranges.clone() })
+            }
             Self::Leave => Body::Leave(LeaveWire {}),
             Self::Observed { address } => Body::Observed(address::socket_to_bytes(*address)),
         };
@@ -160,6 +172,9 @@ impl ControlMessage {
             Body::Announcement(PayloadWire { channel, payload }) => {
                 ChannelId::from_number(channel).map(|channel| Self::Announcement { channel, known: payload })
             }
+            Body::Ranges(PayloadWire { channel, payload }) => {
+                ChannelId::from_number(channel).map(|channel| Self::Ranges { channel, ranges: payload })
+            }
             Body::Leave(LeaveWire {}) => Some(Self::Leave),
             Body::Observed(bytes) => Some(Self::Observed { address: address::socket_from_bytes(&bytes)? }),
         })
@@ -182,6 +197,7 @@ mod tests {
             (channel(), payload()).prop_map(|(channel, digest)| ControlMessage::Digest { channel, digest }),
             (channel(), payload()).prop_map(|(channel, delta)| ControlMessage::Delta { channel, delta }),
             (channel(), payload()).prop_map(|(channel, known)| ControlMessage::Announcement { channel, known }),
+            (channel(), payload()).prop_map(|(channel, ranges)| ControlMessage::Ranges { channel, ranges }),
             Just(ControlMessage::Leave),
             (any::<[u8; 4]>(), 1..u16::MAX)
                 .prop_map(|(ip, port)| SocketAddr::new(ip.into(), port))

@@ -14,7 +14,7 @@ use thiserror::Error;
 use super::{
     ENTRIES_MAX, KEY_MAX, ORIGINS_MAX, REPAIR_MESSAGES_MAX, Replicated, VALUE_MAX,
     delta::{self, DeltaError, OriginDelta, Stored},
-    digest::{self, DigestError, Known, Part},
+    digest::{self, DigestError, Known, Part, Ranges},
     origin::{Fit, Incarnation, Origin, Seq},
 };
 use crate::{entropy::Entropy, id::PeerName};
@@ -59,8 +59,8 @@ pub struct Compared {
 pub struct Repair {
     /// What the digest's author lacks; at most [`REPAIR_MESSAGES_MAX`] messages.
     pub deltas: Vec<Vec<u8>>,
-    /// The author knows something that we do not: send our digest.
-    pub behind: bool,
+    /// Origins of which the author knows something that we do not: send our digest, of these at least.
+    pub behind: Vec<PeerName>,
 }
 
 /// The state of one channel as known here.
@@ -122,6 +122,22 @@ impl<K: Replicated + Ord, V: Replicated> Replica<K, V> {
         digest::hash(self.known(include))
     }
 
+    /// A hash for each of some ranges of the names that [`Self::digest`] speaks of, to find what differs where that is little.
+    pub fn ranges(&self, include: impl Fn(PeerName) -> bool) -> Vec<u8> {
+        let known: Vec<_> = self.known(include).collect();
+        Ranges::of(&known).encode()
+    }
+
+    /// The digest of those ranges of which the author of `ranges` knows something else: as many messages as it takes.
+    pub fn digest_where_other(
+        &self,
+        ranges: &[u8],
+        include: impl Fn(PeerName) -> bool,
+    ) -> Result<Vec<Vec<u8>>, DigestError> {
+        let known: Vec<_> = self.known(include).collect();
+        Ok(Ranges::decode(ranges)?.differing(&known).iter().map(Part::encode).collect())
+    }
+
     /// A digest about one origin alone.
     pub fn digest_of(&self, name: PeerName) -> Vec<u8> {
         Part::of_one(name, self.state(name).map(|origin| (origin.incarnation, origin.seq))).encode()
@@ -161,7 +177,8 @@ impl<K: Replicated + Ord, V: Replicated> Replica<K, V> {
         }
         let mut deltas = delta::encode(&deltas);
         deltas.truncate(REPAIR_MESSAGES_MAX);
-        Ok(Repair { deltas, behind: part.origins.iter().any(|(name, known)| self.is_behind(*name, *known)) })
+        let behind = part.origins.iter().filter(|(name, known)| self.is_behind(*name, *known));
+        Ok(Repair { deltas, behind: behind.map(|(name, _)| *name).collect() })
     }
 
     /// Applies what is new in a delta from a neighbour; if anything in it is wrong, nothing.

@@ -58,6 +58,14 @@ pub(super) trait Replicating {
     fn digest_hash(&self, include: &dyn Fn(PeerName) -> bool) -> u64;
     /// As [`Replica::digest`].
     fn digest(&self, include: &dyn Fn(PeerName) -> bool) -> Vec<Vec<u8>>;
+    /// As [`Replica::ranges`].
+    fn ranges(&self, include: &dyn Fn(PeerName) -> bool) -> Vec<u8>;
+    /// As [`Replica::digest_where_other`].
+    fn digest_where_other(
+        &self,
+        ranges: &[u8],
+        include: &dyn Fn(PeerName) -> bool,
+    ) -> Result<Vec<Vec<u8>>, DigestError>;
     /// As [`Replica::digest_of`].
     fn digest_of(&self, name: PeerName) -> Vec<u8>;
     /// As [`Replica::announcements`].
@@ -79,6 +87,18 @@ impl<K: Replicated + Ord, V: Replicated> Replicating for Channel<K, V> {
 
     fn digest(&self, include: &dyn Fn(PeerName) -> bool) -> Vec<Vec<u8>> {
         self.replica.digest(include)
+    }
+
+    fn ranges(&self, include: &dyn Fn(PeerName) -> bool) -> Vec<u8> {
+        self.replica.ranges(include)
+    }
+
+    fn digest_where_other(
+        &self,
+        ranges: &[u8],
+        include: &dyn Fn(PeerName) -> bool,
+    ) -> Result<Vec<Vec<u8>>, DigestError> {
+        self.replica.digest_where_other(ranges, include)
     }
 
     fn digest_of(&self, name: PeerName) -> Vec<u8> {

@@ -24,7 +24,7 @@ use crate::{
     api::Direction,
     connect::{End, EndKind},
     control::{
-        preface::ANNOUNCEMENTS,
+        preface::{ANNOUNCEMENTS, RANGES},
         refusal::{Refusal, RefusalCode},
         session::{ControlConfig, Session, SessionEvent},
     },
@@ -79,6 +79,8 @@ pub(super) struct Peer {
     pub(super) hello: Hello,
     /// It knows announcements, so that it need not be sent everything by everybody.
     pub(super) takes_announcements: bool,
+    /// It knows ranges, so that it need not be sent whole digests where little differs.
+    pub(super) takes_ranges: bool,
 }
 
 #[derive(Debug)]
@@ -312,7 +314,8 @@ impl Connections {
                 {
                     Ok(hello) => {
                         let takes_announcements = capabilities & ANNOUNCEMENTS != 0;
-                        let peer = Peer { name, public, uid, hello, takes_announcements };
+                        let takes_ranges = capabilities & RANGES != 0;
+                        let peer = Peer { name, public, uid, hello, takes_announcements, takes_ranges };
                         self.established(conn, peer, admits(conn, name), now);
                     }
                     Err(error) => {

@@ -1,6 +1,8 @@
 //! The replicated channels and what neighbours say about them: hashes, digests, deltas.
 //!
-//! What changed is flooded at once; every half minute neighbours compare eight bytes, and repair what was missed.
+//! What changed is flooded at once; every half minute neighbours compare eight bytes, and repair what was missed. Where thousands tell
+//! something, there is always news on its way that one of two has and the other not: a large mesh compares hashes of ranges of names
+//! then, and digests only of those that differ.
 //!
 //! In a large mesh it is flooded along a tree of connections that all find alike in what is known of them ([`Graph::tree`]), so that it
 //! comes to each once and not from each neighbour. Those beside the tree are told a moment later in a few bytes how much there
@@ -100,6 +102,8 @@ pub(super) struct Exchange {
 #[derive(Debug)]
 struct Owed {
     due: Option<Time>,
+    /// The hashes of ranges do not do: much is missing.
+    is_whole: bool,
     /// When the last one went; zero for never.
     sent: Time,
 }
@@ -258,11 +262,11 @@ impl Exchange {
     pub(super) fn greet(&mut self, conn: ConnId, remote: SocketAddr, now: Time) {
         self.say(conn, ControlMessage::Observed { address: remote });
         for channel in ChannelId::ALL {
-            self.owe_digest(conn, channel, now);
+            self.owe_digest(conn, channel, true, now);
         }
     }
 
-    /// A neighbour told its hash: if ours differs, it is told our digest.
+    /// A neighbour told its hash: if ours differs, it is told our digest, or where that is large our hashes of ranges.
     pub(super) fn digest_hash(
         &mut self,
         conn: ConnId,
@@ -272,8 +276,26 @@ impl Exchange {
         now: Time,
     ) {
         if self.channel(channel).digest_hash(&|peer| include(channel, peer)) != hash {
-            self.owe_digest(conn, channel, now);
+            self.owe_digest(conn, channel, false, now);
         }
+    }
+
+    /// A neighbour told its hashes of ranges: it is told our digest of those that differ.
+    pub(super) fn ranges(
+        &mut self,
+        conn: ConnId,
+        channel: ChannelId,
+        ranges: &[u8],
+        include: impl Fn(ChannelId, PeerName) -> bool,
+    ) -> Result<(), String> {
+        let digests = self
+            .channel(channel)
+            .digest_where_other(ranges, &|peer| include(channel, peer))
+            .map_err(|error| self.refuse(&error))?;
+        for digest in digests {
+            self.say(conn, ControlMessage::Digest { channel, digest });
+        }
+        Ok(())
     }
 
     /// A neighbour told its digest: it gets what it lacks, and is asked for what we lack.
@@ -292,8 +314,10 @@ impl Exchange {
         for delta in repair.deltas {
             self.say(conn, ControlMessage::Delta { channel, delta });
         }
-        if repair.behind {
-            self.owe_digest(conn, channel, now);
+        if self.tree.is_some() {
+            self.ask(conn, channel, &repair.behind, now);
+        } else if !repair.behind.is_empty() {
+            self.owe_digest(conn, channel, true, now);
         }
         Ok(())
     }
@@ -362,13 +386,19 @@ impl Exchange {
         if self.deadline().is_none_or(|at| at > now) {
             return;
         }
-        let due: Vec<_> =
-            self.owed.extract_if(.., |_, owed| owed.due.is_some_and(|due| due <= now)).map(|(key, _)| key).collect();
-        for (conn, channel) in due {
-            for digest in self.channel(channel).digest(&|peer| include(channel, peer)) {
-                self.say(conn, ControlMessage::Digest { channel, digest });
+        let due: Vec<_> = self.owed.extract_if(.., |_, owed| owed.due.is_some_and(|due| due <= now)).collect();
+        for ((conn, channel), owed) in due {
+            let takes_ranges = connections.peer(conn).is_some_and(|peer| peer.takes_ranges);
+            let include = |peer| include(channel, peer);
+            if owed.is_whole || !takes_ranges || self.tree.is_none() {
+                for digest in self.channel(channel).digest(&include) {
+                    self.say(conn, ControlMessage::Digest { channel, digest });
+                }
+            } else {
+                let ranges = self.channel(channel).ranges(&include);
+                self.say(conn, ControlMessage::Ranges { channel, ranges });
             }
-            self.owed.insert((conn, channel), Owed { due: None, sent: now });
+            self.owed.insert((conn, channel), Owed { due: None, is_whole: false, sent: now });
         }
         self.owed_due = self.owed.values().filter_map(|owed| owed.due).min();
         if now >= self.compare_at {
@@ -451,7 +481,7 @@ impl Exchange {
     /// Asks a neighbour for what it knows of these origins.
     fn ask(&mut self, conn: ConnId, channel: ChannelId, names: &[PeerName], now: Time) {
         if names.len() > ASK_MAX {
-            return self.owe_digest(conn, channel, now);
+            return self.owe_digest(conn, channel, true, now);
         }
         for name in names {
             let asked = self.asked.get(&(channel, *name));
@@ -463,9 +493,10 @@ impl Exchange {
         }
     }
 
-    fn owe_digest(&mut self, conn: ConnId, channel: ChannelId, now: Time) {
+    fn owe_digest(&mut self, conn: ConnId, channel: ChannelId, is_whole: bool, now: Time) {
         let spaced = self.spaced.get(&channel).copied().filter(|_| self.tree.is_some()).unwrap_or(Time::ZERO);
-        let owed = self.owed.entry((conn, channel)).or_insert(Owed { due: None, sent: Time::ZERO });
+        let owed = self.owed.entry((conn, channel)).or_insert(Owed { due: None, is_whole, sent: Time::ZERO });
+        owed.is_whole |= is_whole;
         let earliest = if owed.sent == Time::ZERO { now } else { owed.sent + DIGEST_INTERVAL };
         let due = *owed.due.get_or_insert(earliest.max(now).max(spaced));
         self.spaced.insert(channel, due.max(spaced) + DIGEST_SPACING);

@@ -40,6 +40,8 @@ pub(super) struct Host {
     pub(super) own_names: Vec<Held>,
     pub(super) names_answer: Option<Result<usize, RequestError>>,
     pub(super) conns: BTreeMap<ConnId, (HostId, ConnId)>,
+    /// What was sent on connections with the outside and not taken yet.
+    pub(super) outside: BTreeMap<ConnId, Vec<u8>>,
     pub(super) arrivals: BTreeMap<ConnId, Time>,
     pub(super) delivered: Vec<Vec<u8>>,
     pub(super) events: VecDeque<Event>,
@@ -79,6 +81,7 @@ impl Host {
             own_names: Vec::new(),
             names_answer: None,
             conns: BTreeMap::new(),
+            outside: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             delivered: Vec::new(),
             events: VecDeque::new(),

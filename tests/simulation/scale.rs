@@ -1,6 +1,8 @@
 //! What a mesh costs as it grows: how long it takes from zero, what it sends when nothing happens, how far news travels.
 //!
-//! `WEFT_SCALE=1000` runs [`a_large_mesh_is_soon_whole_by_few_connections`] with so many hosts (`make sim-large`).
+//! `WEFT_SCALE=1000` runs [`a_large_mesh_is_soon_whole_by_few_connections`] with so many hosts (`make sim-large`), and with
+//! `WEFT_CROWD=4900` besides [`hosts_in_a_crowd_send_little_when_idle`] with so many others (`make sim-crowd`), of whose records
+//! `WEFT_NEWS` change in a second.
 
 use std::{
     collections::BTreeSet,
@@ -10,10 +12,14 @@ use std::{
 
 use weft::sim::{HostId, Simulation};
 
-use super::{MILLISECOND, Mesh, SECOND, everybody, frame, station};
+use super::{MILLISECOND, Mesh, SECOND, crowd::Crowd, everybody, frame, station};
 
 /// Hosts of which a test that runs with all others can afford so many.
 const USUAL: usize = 60;
+/// And so many others who are only told of.
+const USUAL_CROWD: usize = 150;
+/// And so many of their records change in a second: what a mesh of any size has to spare for news of costs (`docs/routing.md`).
+const USUAL_NEWS: usize = 2;
 /// What each message has besides the bytes that the simulator counts: headers of IPv4 and TCP, which are more than UDP's.
 const HEADERS: u64 = 40;
 
@@ -24,6 +30,11 @@ fn rollout(count: usize) -> Mesh {
     mesh.sim.network.latency = 4 * MILLISECOND;
     mesh.sim.network.jitter = 4 * MILLISECOND;
     mesh
+}
+
+/// What the environment asks for instead of the usual.
+fn size(variable: &str, usual: usize) -> usize {
+    std::env::var(variable).ok().and_then(|count| count.parse().ok()).unwrap_or(usual)
 }
 
 fn is_whole(sim: &Simulation, ids: &[HostId]) -> bool {
@@ -79,7 +90,7 @@ fn news(mesh: &mut Mesh) -> Vec<Duration> {
 
 #[test]
 fn a_large_mesh_is_soon_whole_by_few_connections() {
-    let count = std::env::var("WEFT_SCALE").ok().and_then(|count| count.parse().ok()).unwrap_or(USUAL);
+    let count = size("WEFT_SCALE", USUAL);
     let (wall, before) = (Instant::now(), resident());
     let mut mesh = rollout(count);
     let all = everybody(&mesh);
@@ -113,6 +124,35 @@ fn a_large_mesh_is_soon_whole_by_few_connections() {
     assert!(took <= settled_max * SECOND, "{took:?}");
     assert!(degrees[count - 1] <= 16 && degrees[0] >= 3, "{degrees:?}");
     assert!(half < SECOND / 2 && most < SECOND, "{half:?} {most:?}");
+}
+
+#[test]
+fn hosts_in_a_crowd_send_little_when_idle() {
+    let (count, others) = (size("WEFT_SCALE", USUAL), size("WEFT_CROWD", USUAL_CROWD));
+    let news = size("WEFT_NEWS", USUAL_NEWS);
+    let (wall, before) = (Instant::now(), resident());
+    let mut mesh = rollout(count);
+    let all = everybody(&mesh);
+    mesh.sim.run_until(60 * SECOND, |sim| is_whole(sim, &all)).unwrap();
+    let mut crowd = Crowd::new(&mut mesh, 2, others, news);
+    crowd.run(&mut mesh, 240 * SECOND);
+    let knows_all = |id: &HostId| mesh.sim.peers_known(*id) == count + others;
+    assert!(all.iter().all(knows_all), "somebody does not know all {others} others");
+
+    let earlier = sent(&mesh);
+    crowd.run(&mut mesh, 60 * SECOND);
+    let idle: Vec<u64> = sent(&mesh).iter().zip(earlier).map(|(now, before)| (now - before) / 60).collect();
+    // Not the host that all of the crowd's news comes by.
+    let mut idle: Vec<u64> = (0..).zip(idle).filter(|(id, _)| *id != 2).map(|(_, sent)| sent).collect();
+    idle.sort_unstable();
+    let (mean, most) = (idle.iter().sum::<u64>() / idle.len() as u64, idle[idle.len() - 1]);
+    println!(
+        "idle among {others} others with {news} news/s, each of {count} hosts sends {mean} bytes/s, {most} at most"
+    );
+    println!("memory of a host: {} kB; {:?} on the clock in all", (resident() - before) / count as u64, wall.elapsed());
+    let degrees = degrees(&mesh, &all);
+    println!("connections: {} to {}, {} at the median", degrees[0], degrees[count - 1], degrees[count / 2]);
+    assert!(mean < 10_000, "{mean} bytes/s when idle");
 }
 
 /// A mesh of sixty with a station at each host, so long after its start that those who were connected only to learn of others have

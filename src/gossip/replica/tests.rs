@@ -294,7 +294,10 @@ fn what_a_buried_peer_said_is_not_taken_again() {
     assert_eq!(b.merge(&said).unwrap().forward, None, "it was on its way");
     repair(&c, &mut b);
     assert_eq!(b.get(A, &Key(1)), None, "others still know");
-    assert!(!b.delta_since(&c.digest(|_| true).remove(0), |_| true).unwrap().behind, "and nobody is asked for it");
+    assert!(
+        b.delta_since(&c.digest(|_| true).remove(0), |_| true).unwrap().behind.is_empty(),
+        "and nobody is asked for it"
+    );
 
     // It lives, and says more: all of it is asked for.
     let more = set(&mut a, 2, 20);
@@ -313,10 +316,10 @@ fn a_digest_shows_who_is_behind() {
     let (mut a, mut b) = (replica(A), replica(B));
     repair(&b, &mut a);
     let digest = a.digest(|_| true).remove(0);
-    assert!(b.delta_since(&digest, |_| true).unwrap().behind, "b does not know a");
+    assert_eq!(b.delta_since(&digest, |_| true).unwrap().behind, [A], "b does not know a");
     repair(&a, &mut b);
     let repair = b.delta_since(&digest, |_| true).unwrap();
-    assert_eq!(repair, Repair { deltas: vec![], behind: false });
+    assert_eq!(repair, Repair { deltas: vec![], behind: vec![] });
 }
 
 #[test]
@@ -540,8 +543,24 @@ fn what_is_announced_is_asked_for_by_those_who_lack_it() {
     assert_eq!(announced.len(), 1, "of C it knows nothing");
     assert_eq!(c.compare(&announced[0]), Ok(Compared { wanting: vec![A], same: vec![] }));
     let answer = b.delta_since(&c.digest_of(A), |_| true).unwrap();
-    assert!(!answer.behind && answer.deltas.len() == 1);
+    assert!(answer.behind.is_empty() && answer.deltas.len() == 1);
     assert_eq!(c.merge(&answer.deltas[0]).unwrap().news, [A], "and nothing of B");
     assert_eq!(c.compare(&announced[0]), Ok(Compared { wanting: vec![], same: vec![A] }));
     assert!(c.merge(&first).unwrap().news.is_empty() && c.merge(&second).unwrap().news.is_empty());
+}
+
+#[test]
+fn what_differs_is_found_by_the_hashes_of_ranges() {
+    let (mut a, mut b) = (replica(A), replica(B));
+    assert!(repair(&a, &mut b) && repair(&b, &mut a));
+    assert_eq!(a.digest_where_other(&b.ranges(|_| true), |_| true), Ok(Vec::new()));
+    set(&mut a, 1, 1);
+    set(&mut b, 2, 2);
+    // A tells what it knows where b knows something else; b what a lacks, and which it lacks itself.
+    let digests = a.digest_where_other(&b.ranges(|_| true), |_| true).unwrap();
+    assert_eq!(digests.len(), 1);
+    let repair = b.delta_since(&digests[0], |_| true).unwrap();
+    assert_eq!((repair.deltas.len(), repair.behind), (1, vec![A]));
+    assert_eq!(a.merge(&repair.deltas[0]).unwrap().news, [B]);
+    assert!(a.digest_where_other(b"?", |_| true).is_err());
 }
