@@ -35,7 +35,7 @@ use trial::Outcome;
 use super::{MILLISECOND, Mesh, SECOND, fast, frame, station, station_address};
 
 /// Runs that a test which runs with all others can afford.
-const USUAL: u64 = 48;
+const USUAL: u64 = 32;
 /// How often it is told how far many of them are.
 const PROGRESS: u64 = 500;
 /// Failures that are told at length.
