@@ -8,10 +8,10 @@
 mod addresses;
 #[path = "simulation/crowd.rs"]
 mod crowd;
-#[path = "simulation/faults.rs"]
-mod faults;
 #[path = "simulation/fast.rs"]
 mod fast;
+#[path = "simulation/faults.rs"]
+mod faults;
 #[path = "simulation/losses.rs"]
 mod losses;
 #[path = "simulation/names.rs"]

@@ -339,7 +339,7 @@ impl Fleet {
                 for delta in repair.deltas {
                     self.send(id, from, &Message::Delta(delta.into()));
                 }
-                if repair.behind {
+                if !repair.behind.is_empty() {
                     self.owe_digest(id, from);
                 }
             }

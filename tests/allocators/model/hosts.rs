@@ -360,7 +360,9 @@ impl Hosts {
             let digests = |host: &Host| host.entries.digest(|peer| peer == name(of));
             let is_later = |than: &Host| {
                 digests(host).iter().any(|digest| {
-                    than.entries.delta_since(digest, |peer| peer == name(of)).is_ok_and(|repair| repair.behind)
+                    than.entries
+                        .delta_since(digest, |peer| peer == name(of))
+                        .is_ok_and(|repair| !repair.behind.is_empty())
                 })
             };
             if latest.is_none_or(|latest| is_later(latest)) {
