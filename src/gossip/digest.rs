@@ -1,7 +1,7 @@
 //! Digests: how far each origin is known, in parts that fit a message.
 //!
 //! A part speaks of all origins whose names are from `from` up to before `until`, so that those it does not list are
-//! known to be missing. Of thousands of which a few differ, [`Ranges`] say which.
+//! known to be missing. Of thousands of which a few differ, hashes of ranges of names say which.
 
 use std::ops::Bound;
 
