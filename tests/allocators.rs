@@ -336,6 +336,6 @@ fn fifty_hosts_never_give_an_address_twice_and_lose_none() {
 /// Among so many hosts few are declared dead within a time that a test may take.
 #[test]
 fn two_hundred_hosts_never_give_an_address_twice_and_lose_none() {
-    let Damage { removed, .. } = storm(200, "10.0.0.0/18", 20_000, 1, 1.0);
+    let Damage { removed, .. } = storm(200, "10.0.0.0/18", 20_000, 1, 2.0);
     assert!(removed > 0, "the storm was a breeze");
 }

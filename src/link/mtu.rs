@@ -180,6 +180,9 @@ impl MtuSearch {
         }
         if let Phase::Sweep { asks, .. } = &mut self.phase {
             asks.retain(|ask| ask.size <= limit);
+            if asks.is_empty() {
+                self.conclude(now);
+            }
         }
         if self.usable.is_some_and(|usable| usable > limit) {
             self.restart(now);
@@ -393,6 +396,21 @@ mod tests {
         assert_eq!(search.poll(Time::ZERO + Duration::from_millis(201), SLOW), None);
         assert_eq!(search.usable(), Some(1472));
         assert_eq!(search.deadline(SLOW), Some(Time::ZERO + SLOW));
+    }
+
+    #[test]
+    fn the_systems_word_may_come_when_all_else_was_answered() {
+        let (mut now, mut search) = (Time::ZERO, MtuSearch::new(Time::ZERO));
+        while let Some(size) = search.poll(now, PATIENCE) {
+            if size <= 1472 {
+                search.answered(size, now);
+            }
+        }
+        search.too_big(1472, now);
+        assert_eq!(search.usable(), Some(1472));
+        search.set_use(Use::Busy);
+        run(&mut search, 1300, &mut now, Duration::from_millis(1500));
+        assert!(search.usable().is_some_and(|size| size <= 1300), "{search:?}");
     }
 
     #[test]
