@@ -314,10 +314,13 @@ impl Exchange {
         for delta in repair.deltas {
             self.say(conn, ControlMessage::Delta { channel, delta });
         }
-        if self.tree.is_some() {
-            self.ask(conn, channel, &repair.behind, now);
-        } else if !repair.behind.is_empty() {
+        if repair.behind.len() > ASK_MAX || (self.tree.is_none() && !repair.behind.is_empty()) {
             self.owe_digest(conn, channel, true, now);
+        } else {
+            // Also when another one was asked a moment ago, which may be dead: this one answers, and is compared with seldom.
+            for name in repair.behind {
+                self.ask_for(conn, channel, name, now);
+            }
         }
         Ok(())
     }
@@ -486,11 +489,15 @@ impl Exchange {
         for name in names {
             let asked = self.asked.get(&(channel, *name));
             if asked.is_none_or(|at| now.since(*at) >= ASK_AGAIN) {
-                self.asked.insert((channel, *name), now);
-                let digest = self.channel(channel).digest_of(*name);
-                self.say(conn, ControlMessage::Digest { channel, digest });
+                self.ask_for(conn, channel, *name, now);
             }
         }
+    }
+
+    fn ask_for(&mut self, conn: ConnId, channel: ChannelId, name: PeerName, now: Time) {
+        self.asked.insert((channel, name), now);
+        let digest = self.channel(channel).digest_of(name);
+        self.say(conn, ControlMessage::Digest { channel, digest });
     }
 
     fn owe_digest(&mut self, conn: ConnId, channel: ChannelId, is_whole: bool, now: Time) {
@@ -529,5 +536,39 @@ impl Exchange {
 
     fn say(&mut self, conn: ConnId, message: ControlMessage) {
         self.messages.push_back((To::One(conn), message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: PeerName = PeerName([1; 6]);
+    const NEW: PeerName = PeerName([2; 6]);
+    const CHANNEL: ChannelId = ChannelId::Endpoints;
+
+    /// Who was sent a digest since last asked.
+    fn asked(exchange: &mut Exchange) -> Vec<ConnId> {
+        let messages = std::iter::from_fn(|| exchange.poll_message());
+        messages
+            .filter_map(
+                |sent| if let (To::One(conn), ControlMessage::Digest { .. }) = sent { Some(conn) } else { None },
+            )
+            .collect()
+    }
+
+    #[test]
+    fn who_answers_is_asked_also_when_another_one_was_a_moment_ago() {
+        let mut exchange = Exchange::new(OWN, Incarnation(1), Entropy::seeded([1; 32]));
+        exchange.set_tree(Some(BTreeSet::new()));
+        let known = Replica::<Mac, Claim>::new(NEW, Incarnation(1));
+        let now = Time::ZERO + Duration::from_secs(1);
+        let announcement = known.announcements(&BTreeSet::from([NEW])).remove(0);
+        exchange.announced(ConnId(1), CHANNEL, &announcement, now).unwrap();
+        exchange.announced(ConnId(2), CHANNEL, &announcement, now).unwrap();
+        assert_eq!(asked(&mut exchange), [ConnId(1)], "one of many who announce it");
+        let digest = known.digest(|_| true).remove(0);
+        exchange.digest(ConnId(3), CHANNEL, &digest, |_, _| true, now).unwrap();
+        assert_eq!(asked(&mut exchange), [ConnId(3)], "which may be dead, and this one is not");
     }
 }
