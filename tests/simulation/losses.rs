@@ -6,7 +6,7 @@ use weft::{api::path::Losses, sim::HostId};
 
 use super::{
     MILLISECOND, Mesh, SECOND,
-    routing::{exchange, is_relayed, median, path, settled, worsen},
+    routing::{CUTS, exchange, is_relayed, median, path, settled, worsen},
 };
 
 /// A frame now and then, and so many that they say more than probes.
@@ -67,13 +67,7 @@ fn probes_rest_while_frames_tell_what_they_would() {
 
 #[test]
 fn a_busy_path_that_dies_is_left_as_soon_as_another() {
-    type Cut = fn(&mut weft::sim::Network);
-    let cuts: [Cut; 3] = [
-        |network| network.cut(0, 2),
-        |network| network.datagram_cuts.extend([(0, 2)]),
-        |network| network.datagram_cuts.extend([(2, 0)]),
-    ];
-    for cut in cuts {
+    for cut in CUTS {
         let mut gaps = Vec::new();
         for trial in 0..8_u32 {
             let mut mesh = settled(4, 70 + u64::from(trial), 2 * MILLISECOND);

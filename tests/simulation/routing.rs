@@ -182,15 +182,16 @@ fn a_direct_path_that_became_slow_is_left_within_seconds_by_busy_hosts_too() {
     assert!(typical >= SECOND && typical <= 4 * SECOND && left.last() <= Some(&(6 * SECOND)), "{left:?}");
 }
 
+/// The direct path of 0 and 2 dies: both ways, there, or back.
+pub(super) const CUTS: [fn(&mut weft::sim::Network); 3] = [
+    |network| network.cut(0, 2),
+    |network| network.datagram_cuts.extend([(0, 2)]),
+    |network| network.datagram_cuts.extend([(2, 0)]),
+];
+
 #[test]
 fn a_direct_path_that_dies_either_way_or_both_ways_costs_a_second() {
-    type Cut = fn(&mut weft::sim::Network);
-    let cuts: [Cut; 3] = [
-        |network| network.cut(0, 2),
-        |network| network.datagram_cuts.extend([(0, 2)]),
-        |network| network.datagram_cuts.extend([(2, 0)]),
-    ];
-    for cut in cuts {
+    for cut in CUTS {
         let mut gaps = Vec::new();
         for trial in 0..20_u32 {
             let mut mesh = settled(4, 100 + u64::from(trial), 2 * MILLISECOND);
