@@ -74,6 +74,11 @@ pub(crate) struct RouterFlags {
     #[arg(long, help_heading = "Network")]
     #[serde(alias = "no-relay")]
     pub(crate) no_relay: bool,
+    /// Packets that are handled here, not by the kernel, wait for a core like all processes; without this they go first, as what
+    /// the kernel forwards does, while an eighth of each core is left to others
+    #[arg(long, help_heading = "Network")]
+    #[serde(alias = "no-realtime")]
+    pub(crate) no_realtime: bool,
     /// Connect to the peers of the last run
     #[arg(long, conflicts_with = "peers", help_heading = "Network")]
     pub(crate) resume: bool,

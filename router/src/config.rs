@@ -57,6 +57,8 @@ pub struct Config {
     pub discovery: bool,
     /// Whether to pass on frames of others.
     pub relay: bool,
+    /// Whether the sleeve's workers go before other processes, by real-time priority, while they leave enough of their cores to them.
+    pub realtime: bool,
     /// Subnets whose peers are trusted with unsealed frames on the fast datapath.
     pub trusted_subnets: Vec<IpNet>,
     /// Age at which links renew their keys: [`weft::link::keys::REKEY_AFTER`], or less for tests.

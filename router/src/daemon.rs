@@ -187,7 +187,7 @@ async fn start(config: Config, store: Arc<Store>, host: Arc<dyn Host>) -> Result
     let fast = FastPath::start(setup(&config, &store), mtu.into());
     let (mtu_now, mtu) = watch::channel(mtu);
     let (punts, punted) = dataplane::channel();
-    let sleeve = DataPlane::start(DataPlaneConfig { taps, sockets, punts })?;
+    let sleeve = DataPlane::start(DataPlaneConfig { taps, sockets, punts, realtime: config.realtime })?;
 
     let shutdown = Shutdown::default();
     let (asker, asks) = control::channel();

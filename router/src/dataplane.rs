@@ -16,6 +16,7 @@
 mod batch;
 mod intake;
 mod meter;
+mod precedence;
 mod punts;
 mod stages;
 mod worker;
@@ -70,6 +71,8 @@ pub struct DataPlaneConfig {
     pub sockets: Vec<UdpSocket>,
     /// Takes what is for the node; see [`channel`].
     pub punts: mpsc::Sender<Input>,
+    /// Whether workers go before other processes, by real-time priority, while they leave enough of their cores to them.
+    pub realtime: bool,
 }
 
 /// Why the data plane does not run.
@@ -117,7 +120,7 @@ impl DataPlane {
     /// # Errors
     /// As [`StartError`] says; no thread is left behind.
     pub fn start(config: DataPlaneConfig) -> Result<Self, StartError> {
-        let DataPlaneConfig { taps, sockets, punts } = config;
+        let DataPlaneConfig { taps, sockets, punts, realtime } = config;
         let Some(first) = sockets.first().filter(|_| taps.len() == sockets.len()) else {
             return Err(StartError::Uneven(taps.len(), sockets.len()));
         };
@@ -140,7 +143,7 @@ impl DataPlane {
             Self { shared, threads: Vec::new(), wakers: Vec::new(), control, meter: Meter::new(own_gauge), failure };
         for (tap, socket) in taps.into_iter().zip(sockets) {
             // On an error `plane` is dropped, which stops those that run.
-            plane.spawn(tap, socket, &punts, &failed)?;
+            plane.spawn(tap, socket, &punts, realtime, &failed)?;
         }
         Ok(plane)
     }
@@ -193,6 +196,7 @@ impl DataPlane {
         tap: TapQueue,
         socket: UdpSocket,
         punts: &mpsc::Sender<Input>,
+        realtime: bool,
         failed: &watch::Sender<Option<String>>,
     ) -> Result<(), StartError> {
         let poller = Poller::new().map_err(system("epoll_create"))?;
@@ -204,7 +208,7 @@ impl DataPlane {
         let name = format!("sleeve-{}", self.threads.len());
         let thread = thread::Builder::new()
             .name(name.clone())
-            .spawn(move || worker::watch(|| worker.work(&shared), &name, &failed))
+            .spawn(move || worker::watch(|| worker.work(&shared, realtime), &name, &failed))
             .map_err(system("starting a thread"))?;
         self.threads.push(thread);
         self.wakers.push(waker);

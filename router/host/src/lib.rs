@@ -20,6 +20,7 @@ mod nft;
 mod ovs;
 mod packet_socket;
 pub mod poll;
+pub mod precedence;
 mod sockopt;
 pub mod spool;
 pub mod station;

@@ -73,6 +73,7 @@ fn config(directory: &Path) -> Config {
         conn_limit: 0,
         discovery: true,
         relay: true,
+        realtime: true,
         trusted_subnets: Vec::new(),
         targets: Vec::new(),
         resume: false,

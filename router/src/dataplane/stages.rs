@@ -16,6 +16,8 @@ macro_rules! stages {
 stages! {
     /// Turns of the worker's loop, each after a look at what is ready.
     Turns = "turns",
+    /// Of these made with real-time priority.
+    TurnsBeforeOthers = "turns_before_others",
     /// Frames read from the TAP, super-frames among them as one.
     FramesRead = "frames_read",
     /// Of these super-frames.

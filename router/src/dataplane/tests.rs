@@ -155,6 +155,7 @@ fn a_lost_tap_is_told_and_the_rest_stops_in_time() {
 #[test]
 fn queues_and_sockets_come_in_pairs() {
     let (punts, _keep) = channel();
-    let error = DataPlane::start(DataPlaneConfig { taps: Vec::new(), sockets: Vec::new(), punts }).unwrap_err();
+    let error = DataPlane::start(DataPlaneConfig { taps: Vec::new(), sockets: Vec::new(), punts, realtime: false })
+        .unwrap_err();
     assert!(matches!(error, StartError::Uneven(0, 0)), "{error}");
 }

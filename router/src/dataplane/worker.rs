@@ -30,6 +30,7 @@ use super::{
     flush,
     intake::Intake,
     meter::Gauge,
+    precedence::Precedence,
     punts,
     stages::{Stage, Stages},
 };
@@ -123,9 +124,10 @@ impl Worker {
         })
     }
 
-    /// Moves packets until `shared` says stop.
-    pub(super) fn work(mut self, shared: &Shared) -> io::Result<()> {
+    /// Moves packets until `shared` says stop; before other processes if that is wanted.
+    pub(super) fn work(mut self, shared: &Shared, is_realtime: bool) -> io::Result<()> {
         let mut forwarding = Cache::new(&shared.forwarding);
+        let mut precedence = Precedence::new(is_realtime, self.ticked);
         loop {
             let ready = self.poller.wait(self.patience())?;
             let began = Instant::now();
@@ -149,8 +151,11 @@ impl Worker {
             }
             self.out.flush();
             self.out.stages.count(Stage::Turns, 1);
-            self.worked += began.elapsed();
-            self.tick(ready != Ready::default());
+            self.out.stages.count(Stage::TurnsBeforeOthers, precedence.goes_before().into());
+            let ended = Instant::now();
+            self.worked += ended - began;
+            precedence.look(self.worked, ended);
+            self.tick(ended, ready != Ready::default());
         }
     }
 
@@ -227,13 +232,13 @@ impl Worker {
 
     /// Once in a while: the plane's clock, and counters for others to read. After a long sleep the plane gets the ticks
     /// that it missed.
-    fn tick(&mut self, was_busy: bool) {
-        let passed = self.ticked.elapsed().as_millis() / TICK.as_millis();
+    fn tick(&mut self, now: Instant, was_busy: bool) {
+        let passed = (now - self.ticked).as_millis() / TICK.as_millis();
         if passed == 0 {
             self.is_idle &= !was_busy;
             return;
         }
-        self.ticked = Instant::now();
+        self.ticked = now;
         self.is_idle = !was_busy;
         for _ in 0..passed.min(TICKS_MAX) {
             self.plane.tick();

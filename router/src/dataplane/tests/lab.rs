@@ -119,7 +119,7 @@ impl Host {
             ip(&format!("address add {}/24 dev weft-tap", inner(number, Family::V4)));
             ip(&format!("address add {}/64 dev weft-tap nodad", inner(number, Family::V6)));
             let sockets = udp::bind(Some(underlay(number, family).ip()), DEFAULT_PORT, WORKERS).unwrap();
-            plane = Some(DataPlane::start(DataPlaneConfig { taps, sockets, punts }).unwrap());
+            plane = Some(DataPlane::start(DataPlaneConfig { taps, sockets, punts, realtime: true }).unwrap());
         });
         within(switch, || ip(&format!("link set p{number} master sw up")));
         let name = PeerName([0x7e, 0, 0, 0, 0, number as u8]);

@@ -1,0 +1,140 @@
+//! Whether a worker goes before the other processes of its core, so that a packet does not wait for theirs.
+//!
+//! Frames that a kernel forwards go before all processes too, in soft interrupts, until those take too much; then they are left
+//! to a thread like any other (ksoftirqd). So it is here: a worker that waits for its core is given real-time priority; one that
+//! takes nearly all of it waits for its turn like everybody else. Where nobody is in the way it stays as it is, as the kernel
+//! then wakes it on the core that is awake already, and does not do so with real-time priority.
+
+use std::time::{Duration, Instant};
+
+use weft_host::precedence::{Turns, go_before_others, turns};
+
+/// How often a worker that goes before others looks whether it still may, and one that does not, whether it should.
+const SPAN_BEFORE: Duration = Duration::from_millis(100);
+const SPAN: Duration = Duration::from_millis(10);
+/// Who waits so long for a core on average is kept from it: the load's own packets wait for less than a tenth of that.
+const WAITS: Duration = Duration::from_micros(50);
+/// How long a worker goes before others when it was kept from its core. Whether it still would be is seen in the [`SPAN`] after that.
+const LASTS: Duration = Duration::from_secs(3);
+/// Of its core a worker that goes before others leaves one part in so many at least.
+const LEFT: u32 = 8;
+
+/// The precedence of the thread that made it.
+#[derive(Debug)]
+pub(super) struct Precedence {
+    /// None if the system does not let us, or it is not wanted.
+    goes_before: Option<bool>,
+    /// Others are in the way, as far as is known, until then.
+    until: Instant,
+    /// When it was last looked, how the thread had fared, and how long it had been at work.
+    looked: Instant,
+    turns: Turns,
+    worked: Duration,
+}
+
+impl Precedence {
+    /// Like any other's; if that is `wanted` and the system lets it, it goes before others when they are in the way.
+    pub(super) fn new(wanted: bool, now: Instant) -> Self {
+        let goes_before = wanted.then_some(false);
+        Self { goes_before, until: now, looked: now, turns: turns().unwrap_or_default(), worked: Duration::ZERO }
+    }
+
+    /// Whether it goes before others.
+    pub(super) fn goes_before(&self) -> bool {
+        self.goes_before == Some(true)
+    }
+
+    /// Looks now and then. The worker has been at work, and not waiting for any, for `worked` in all.
+    pub(super) fn look(&mut self, worked: Duration, now: Instant) {
+        let passed = now - self.looked;
+        if self.goes_before.is_none() || passed < if self.goes_before() { SPAN_BEFORE } else { SPAN } {
+            return;
+        }
+        let Some(turns) = turns() else {
+            self.goes_before = None;
+            return;
+        };
+        if is_kept_waiting(self.turns, turns) {
+            self.until = now + LASTS;
+        }
+        let ran = turns.ran.saturating_sub(self.turns.ran);
+        let goes = now < self.until && leaves_enough(passed, ran, worked.saturating_sub(self.worked));
+        (self.looked, self.turns, self.worked) = (now, turns, worked);
+        if goes != self.goes_before() {
+            self.set(goes);
+        }
+    }
+
+    fn set(&mut self, goes: bool) {
+        self.goes_before = match go_before_others(goes) {
+            Ok(()) => Some(goes),
+            Err(error) => {
+                tracing::info!(%error, "packets of the sleeve wait for other processes: no real-time priority");
+                None
+            }
+        };
+    }
+}
+
+/// Whether others were in the way of a thread between two looks.
+fn is_kept_waiting(before: Turns, now: Turns) -> bool {
+    let count = u32::try_from(now.count.saturating_sub(before.count)).unwrap_or(u32::MAX);
+    count > 0 && now.waited.saturating_sub(before.waited) >= WAITS * count
+}
+
+/// Whether a worker leaves enough of its core to others, which ran for `ran` of the time `passed`, and was at work, or kept from it, for
+/// `worked`: it always is that has more to do than it can.
+fn leaves_enough(passed: Duration, ran: Duration, worked: Duration) -> bool {
+    let most = passed - passed / LEFT;
+    ran <= most && worked <= most
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_waits_long_on_average_is_kept_from_its_core() {
+        let turns = |waited, count| Turns { ran: Duration::ZERO, waited: Duration::from_micros(waited), count };
+        assert!(!is_kept_waiting(turns(1000, 10), turns(1000, 10)), "it was not given any");
+        assert!(!is_kept_waiting(turns(1000, 10), turns(1300, 110)));
+        assert!(is_kept_waiting(turns(1000, 10), turns(5000, 20)), "once for a tick");
+    }
+
+    #[test]
+    fn who_takes_all_of_a_core_or_would_if_it_could_goes_before_nobody() {
+        let of_100 = |ran, worked| {
+            leaves_enough(Duration::from_millis(100), Duration::from_millis(ran), Duration::from_millis(worked))
+        };
+        assert!(of_100(0, 0));
+        assert!(of_100(60, 80), "it was kept from work for a while");
+        assert!(!of_100(95, 95));
+        assert!(!of_100(50, 100), "it shares its core and has not waited for packets once");
+    }
+
+    #[test]
+    fn a_thread_goes_before_others_while_they_are_in_the_way_unless_it_takes_too_much() {
+        std::thread::spawn(|| {
+            let start = Instant::now();
+            let may = go_before_others(true).and_then(|()| go_before_others(false)).is_ok();
+            let mut precedence = Precedence::new(true, start);
+            precedence.until = start + Duration::from_millis(700);
+            let mut look = |millis, worked| {
+                precedence.look(Duration::from_millis(worked), start + Duration::from_millis(millis));
+                precedence.goes_before()
+            };
+            assert!(!look(5, 0), "too early");
+            assert_eq!(look(300, 100), may);
+            assert!(!look(400, 199));
+            assert_eq!(look(500, 240), may);
+            assert!(!look(40_000, 250), "nobody is in the way any more");
+        })
+        .join()
+        .unwrap();
+        let now = Instant::now();
+        let mut unwanted = Precedence::new(false, now);
+        unwanted.until = now + LASTS;
+        unwanted.look(Duration::ZERO, now + Duration::from_secs(1));
+        assert!(!unwanted.goes_before());
+    }
+}
