@@ -79,6 +79,19 @@ fn heartbeats_arrive_at_the_bridge_of_the_peer_only() {
 }
 
 #[test]
+fn it_is_seen_to_whom_frames_go_and_heartbeats_are_none() {
+    let Some((one, two)) = two_hosts(Family::V4) else { return };
+    one.apply(&one.plan_to(&two, true));
+    two.apply(&two.plan_to(&one, true));
+    let used = || one.with(|ovs| ovs.used().unwrap());
+    used();
+    one.ping(&two, "-c 1").unwrap();
+    assert_eq!(used(), [two.mac]);
+    one.beat(&two);
+    assert_eq!(used(), []);
+}
+
+#[test]
 fn a_switch_of_one_peer_touches_its_own_stations_only() {
     let Some(host) = Host::alone() else { return };
     let mut plan = many(40);
