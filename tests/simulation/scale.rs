@@ -306,6 +306,44 @@ fn a_resting_link_of_the_fast_datapath_that_dies_is_left_soon_after_frames_begin
     }
 }
 
+/// Sends a frame each 20 ms, and answers each that comes; the longest time without an answer.
+fn converse(mesh: &mut Mesh, [from, to]: [HostId; 2], span: Duration) -> Duration {
+    let end = mesh.sim.now() + span;
+    let (mut heard, mut longest) = (mesh.sim.now(), Duration::ZERO);
+    while mesh.sim.now() < end {
+        mesh.sim.send_frame(from, &frame(station(from), station(to)));
+        for _ in mesh.sim.take_frames(to) {
+            mesh.sim.send_frame(to, &frame(station(to), station(from)));
+        }
+        mesh.sim.run(20 * MILLISECOND);
+        if !mesh.sim.take_frames(from).is_empty() {
+            heard = mesh.sim.now();
+        }
+        longest = longest.max(mesh.sim.now().since(heard));
+    }
+    longest
+}
+
+#[test]
+fn who_answers_by_a_resting_link_of_the_fast_datapath_that_died_is_heard_within_three_seconds() {
+    let mut mesh = at_rest_with(true);
+    let from = 20;
+    let neighbours: Vec<HostId> = mesh.sim.neighbours(from).into_iter().filter(|id| *id > 1).collect();
+    for (trial, to) in (0_u32..).zip(neighbours) {
+        // What the trial before wakened is at rest again.
+        mesh.sim.run(15 * SECOND + Duration::from_millis(u64::from(trial) * 370));
+        match trial % 3 {
+            0 => mesh.sim.network.cut(from, to),
+            1 => mesh.sim.network.fast_cuts.extend([(from, to), (to, from)]),
+            _ => mesh.sim.network.fast_cuts.extend([(to, from)]),
+        }
+        let longest = converse(&mut mesh, [from, to], 6 * SECOND);
+        println!("trial {trial}: {longest:?}");
+        assert!(longest >= 100 * MILLISECOND && longest <= 2900 * MILLISECOND, "nothing came for {longest:?}");
+        mesh.sim.network.heal();
+    }
+}
+
 #[test]
 fn a_resting_link_of_a_relay_that_dies_is_left_as_soon_as_any() {
     let mut mesh = at_rest();

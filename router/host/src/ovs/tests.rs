@@ -156,8 +156,14 @@ fn ten_thousand_stations() {
         assert_eq!(host.with(|ovs| ovs.inspect().unwrap()), [""; 0]);
         let inspected = begun.elapsed();
         let begun = Instant::now();
+        assert_eq!(host.with(|ovs| ovs.used().unwrap()), [], "no frame went");
+        let asked = begun.elapsed();
+        let begun = Instant::now();
         host.restart();
-        say(&format!("{count} stations: again {same:?}, inspected {inspected:?}, taken over {:?}", begun.elapsed()));
+        let taken = begun.elapsed();
+        say(&format!(
+            "{count} stations: again {same:?}, inspected {inspected:?}, asked whom frames went to {asked:?}, taken over {taken:?}"
+        ));
         let begun = Instant::now();
         assert_eq!(host.apply(&plan), 0);
         assert_eq!(host.with(|ovs| ovs.settle().unwrap()), 0);
