@@ -411,7 +411,8 @@ impl Fast {
     /// frames went by this path, so that it sends no more.
     pub fn retire(&mut self, config: &FastConfig, now: Time) -> Option<Hello> {
         let goodbye = self.hello(config, now).filter(|_| self.carries).map(|hello| Hello { ready: false, ..hello });
-        self.give_up("no frames were sent for long".to_owned(), now);
+        let reason = if self.carries { "no frames were sent for long".to_owned() } else { self.reason.clone() };
+        self.give_up(reason, now);
         self.remote = None;
         goodbye
     }
