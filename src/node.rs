@@ -239,6 +239,7 @@ impl Node {
                 self.outputs.push_back(Output::NamesAnswer(result));
             }
             Input::Busy { peers, onward } => self.links.busy(&peers, &onward, now),
+            Input::Carried { peers } => self.links.carried(&peers, now),
             Input::Load(share) => self.advert.set_load(f64::from(share) / 1000.0, now),
             Input::SessionWanted { peer } => self.links.want(peer, now),
             Input::StraightWanted { peer } => self.seek(peer, now),

@@ -56,8 +56,15 @@ const ENCAP_PORT: u16 = crate::wire::DEFAULT_PORT + 2;
 /// Where those dial from who are not simulated (RFC 5737).
 const OUTSIDE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 40_000);
 
+/// What a heartbeat has besides its sealed packet, within UDP: headers of Ethernet and VXLAN (14 and 8 bytes), and of ESP its header, IV,
+/// trailer, padding and check (RFC 4106: 8, 8, 2, 2 and 16).
+const HEARTBEAT_HEADERS: usize = 14 + 8 + 36;
+
 /// How long a kernel takes to do what is planned.
 const KERNEL_DELAY: Duration = Duration::from_millis(1);
+
+/// How often a router looks to whom its kernel sent frames.
+const KERNEL_LOOK: Duration = Duration::from_secs(1);
 
 /// How long a disk takes to store something, and how long until it is tried again.
 const DISK_DELAY: Duration = Duration::from_millis(1);
@@ -79,6 +86,8 @@ enum Happening {
     Tcp(Input),
     /// A packet arrives by the fast datapath: from the host, sealed so.
     Fast { from: HostId, seal: Option<SaSet>, content: FastContent },
+    /// The router looks to whom the kernel sent frames.
+    Look,
     /// The kernel has done what a router, the one started then, planned.
     Planned { by: Time, plan: Arc<Plan> },
     /// The disk stores the newest state of a router, the one started then, or does not.
@@ -211,6 +220,9 @@ impl Simulation {
     pub fn send_frame(&mut self, id: HostId, frame: &[u8]) {
         let to = frame.first_chunk().and_then(|mac| self.hosts[id].kernel.carries(Mac(*mac)));
         if let Some(peer) = to {
+            if self.hosts[id].kernel.carry(peer) {
+                self.schedule_look(id);
+            }
             return self.fast_out(id, peer, FastContent::Frame(frame.to_vec()));
         }
         let mut outbox = Outbox::default();
@@ -359,6 +371,10 @@ impl Simulation {
                 self.handle(id, Input::Datagram { origin, bytes });
             }
             Happening::Store { by } => self.store(id, by),
+            Happening::Look => {
+                let carried = self.hosts[id].kernel.look();
+                self.handle(id, carried);
+            }
             Happening::Planned { by, plan } => self.planned_by(id, by, &plan),
             Happening::Fast { from, seal, content } => self.fast_in(id, from, seal.as_ref(), content),
             Happening::Tcp(input) => {
@@ -418,7 +434,7 @@ impl Simulation {
                 self.schedule(KERNEL_DELAY, id, Happening::Planned { by, plan });
             }
             Output::Heartbeat { to, bytes } => {
-                self.hosts[id].count_sent(bytes.len());
+                self.hosts[id].count_sent(bytes.len() + HEARTBEAT_HEADERS);
                 self.fast_out(id, to, FastContent::Heartbeat(bytes));
             }
             Output::Encap { to, bytes } => self.encap_out(id, to, bytes),
@@ -535,6 +551,7 @@ impl Simulation {
     }
 
     fn encap_out(&mut self, id: HostId, to: SocketAddr, bytes: Vec<u8>) {
+        self.hosts[id].count_sent(bytes.len());
         let own = SocketAddr::new(self.hosts[id].address, ENCAP_PORT);
         let Some((other, from)) = self.network.udp(id, own, to, &self.hosts) else { return };
         if let Some(delay) = self.network.fast(id, other, bytes.len(), false, &mut self.rng) {
@@ -605,6 +622,13 @@ impl Simulation {
         }
         self.schedule(at.since(self.now), id, Happening::Wake);
         self.hosts[id].wake = Some((at, self.decided));
+    }
+
+    /// Looks are as far apart whatever the kernel does.
+    fn schedule_look(&mut self, id: HostId) {
+        let since = self.now.since(self.hosts[id].born).as_nanos() % KERNEL_LOOK.as_nanos();
+        let since = Duration::from_nanos(u64::try_from(since).unwrap_or_default());
+        self.schedule(KERNEL_LOOK - since, id, Happening::Look);
     }
 
     fn schedule(&mut self, delay: Duration, id: HostId, happening: Happening) {

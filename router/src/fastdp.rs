@@ -3,7 +3,7 @@
 //! ```text
 //!   control ── Plan (the newest counts) ──▶ weft-fastdp: IPsec first, then forwarding ──▶ kernel
 //!      ▲ ▲                                        │
-//!      │ └──── keys, policies installed, worn, lost; stations heard ◀── looks each second
+//!      │ └──── keys, policies installed, worn, lost; stations heard; who is sent frames ◀── looks each second
 //!      └────── heartbeats, by a packet socket on the bridge; probes, by the port for ESP in UDP
 //! ```
 //! The threads block in the kernel; the control task never waits for them. When they end, the kernel goes on: nothing is taken back
@@ -13,7 +13,7 @@ mod backend;
 mod counts;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, mpsc as blocking},
@@ -42,7 +42,8 @@ use crate::daemon::spawn;
 
 /// What the thread has to say and the control task has not taken yet. Full: the thread waits.
 const INPUTS_MAX: usize = 256;
-/// How often the kernel is looked at: whether our devices, states and policies are still there.
+/// How often the kernel is looked at: whether our devices, states and policies are still there, and to whom frames went. How soon a path
+/// that died unused is left depends on it (docs/routing.md).
 const INSPECT_EVERY: Duration = Duration::from_secs(1);
 /// How often keys are asked how much they have sealed, and the bridge whom it has heard.
 const COUNT_EVERY: Duration = Duration::from_secs(10);
@@ -285,7 +286,7 @@ impl Worker {
 
     fn work(mut self, queue: &blocking::Receiver<Order>) {
         loop {
-            match queue.recv_timeout(INSPECT_EVERY) {
+            match queue.recv_timeout(INSPECT_EVERY.saturating_sub(self.inspected.elapsed())) {
                 Ok(order) => {
                     self.obey(order);
                     // Of plans that queued up meanwhile only the newest counts.
@@ -363,6 +364,7 @@ impl Worker {
         for mended in self.datapath.inspect()? {
             warn!("mended the fast datapath: {mended}");
         }
+        self.tell_carried()?;
         if let Some(xfrm) = &mut self.xfrm {
             let damage = xfrm.inspect()?;
             if damage.repaired > 0 {
@@ -377,6 +379,16 @@ impl Worker {
         if self.counted.elapsed() >= COUNT_EVERY {
             self.counted = Instant::now();
             self.count()?;
+        }
+        Ok(())
+    }
+
+    /// Tells to whom frames went since the last look; nothing if to nobody.
+    fn tell_carried(&mut self) -> Result<(), HostError> {
+        let used = self.datapath.used()?;
+        let peers: BTreeSet<PeerName> = used.iter().filter_map(|mac| self.plan.stations.get(mac)).copied().collect();
+        if !peers.is_empty() {
+            self.tell(Input::Carried { peers: peers.into_iter().collect() });
         }
         Ok(())
     }

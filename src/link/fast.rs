@@ -41,8 +41,13 @@ const HELLO_INTERVAL_LATER: Duration = Duration::from_secs(10);
 const HELLO_EAGERLY: Duration = Duration::from_secs(10);
 /// How long what the kernel refused may explain that heartbeats are missing.
 const REFUSED_LATELY: Duration = Duration::from_secs(20);
-/// How long a heartbeat of the peer counts as heard.
+/// How long a heartbeat of the peer counts as heard, which sends them often while it looks for a path.
 const HEARD_FOR: Duration = Duration::from_millis(2500);
+/// Less between two small heartbeats of the peer: they come often, as it sends frames.
+const OFTEN: Duration = Duration::from_millis(350);
+/// Small heartbeats of the peer after which a large one is missing, however often it sends them: 20 come to one where they are seldom, 36
+/// where they are more so.
+const SMALL_TO_ONE_FULL: u16 = 45;
 /// How long the kernel's path is kept when the peer's router went away without a word of its own, or said that it stops.
 pub const HOLD: Duration = Duration::from_secs(45);
 
@@ -109,8 +114,11 @@ pub struct Fast {
     refused: Option<String>,
     beats: Heartbeats,
     heard: [Option<Time>; 2],
-    /// Small ones of the peer that came.
+    /// Small ones of the peer that came, and how many had when a large one did last.
     heard_small: u16,
+    heard_full_at: u16,
+    /// When they came often last.
+    heard_often: Time,
     carries: bool,
     reason: String,
     since: Time,
@@ -136,6 +144,8 @@ impl Fast {
             beats: Heartbeats::new(now),
             heard: [None; 2],
             heard_small: 0,
+            heard_full_at: 0,
+            heard_often: Time::ZERO,
             carries: false,
             reason: String::new(),
             since: now,
@@ -178,6 +188,16 @@ impl Fast {
     /// How good the path of heartbeats is.
     pub fn quality(&self, now: Time) -> Option<Quality> {
         self.beats.quality(now)
+    }
+
+    /// Frames are exchanged with the peer: whether they pass is looked at often.
+    pub fn wake(&mut self, now: Time) {
+        self.beats.wake(now);
+    }
+
+    /// Whether the link is one of many, so that heartbeats may rest while no frames are exchanged.
+    pub fn set_one_of_many(&mut self, is_one_of_many: bool, now: Time) {
+        self.beats.set_one_of_many(is_one_of_many, now);
     }
 
     /// Whether frames were sent to the peer of late.
@@ -291,6 +311,11 @@ impl Fast {
         }
     }
 
+    /// When the peer showed last that it sends frames: its heartbeats came often.
+    pub fn heard_often(&self) -> Time {
+        self.heard_often
+    }
+
     /// The MTU of the peer's containers; 0 while it is not known.
     pub fn peer_mtu(&self) -> u16 {
         self.peer_mtu
@@ -303,8 +328,14 @@ impl Fast {
 
     /// A heartbeat of the peer came, `full` if it was as large as frames may be; how many small ones did.
     pub fn heard(&mut self, full: bool, now: Time) -> u16 {
+        if !full && self.heard[0].is_some_and(|at| now.since(at) < OFTEN) {
+            self.heard_often = now;
+        }
         self.heard[usize::from(full)] = Some(now);
         self.heard_small = self.heard_small.wrapping_add(u16::from(!full));
+        if full {
+            self.heard_full_at = self.heard_small;
+        }
         self.heard_small
     }
 
@@ -374,6 +405,16 @@ impl Fast {
     /// Another peer has its address: it will not come back there.
     pub fn displaced(&mut self, now: Time) {
         self.give_up("another peer has its address".to_owned(), now);
+    }
+
+    /// No frames go: lets go of all that the kernel has for the peer, until it is looked for again. Returns what the peer is to be told if
+    /// frames went by this path, so that it sends no more.
+    pub fn retire(&mut self, config: &FastConfig, now: Time) -> Option<Hello> {
+        let goodbye = self.hello(config, now).filter(|_| self.carries).map(|hello| Hello { ready: false, ..hello });
+        let reason = if self.carries { "no frames were sent for long".to_owned() } else { self.reason.clone() };
+        self.give_up(reason, now);
+        self.remote = None;
+        goodbye
     }
 
     /// The peer's router was started anew: what was said is void, what the kernels have goes on.

@@ -9,15 +9,17 @@
 //! ```
 //! An echo proves both directions. One lost heartbeat, or a few, prove nothing: only a burst of twelve without an answer
 //! does, which chance makes of 20 % loss in each direction once in some hours.
+//!
+//! Heartbeats of a proven path come often while frames go to the peer, seldom while none do, and more seldom where it is one of many.
+//! When frames begin to go they are due at once: a path that died meanwhile is found as soon as that is seen, and a burst is over.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::estimate::{Estimate, Losses, Quality};
 use crate::{entropy::Entropy, time::Time};
 
-/// Between small heartbeats, and between those of full size, while they are answered.
-const INTERVAL: Duration = Duration::from_millis(200);
-const FULL_INTERVAL: Duration = Duration::from_millis(500);
+/// How long frames that were sent keep heartbeats coming often: a look that is due each second may be late.
+const AWAKE_FOR: Duration = Duration::from_secs(3);
 /// Between heartbeats while none is answered.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 /// Between the heartbeats of a burst.
@@ -60,12 +62,28 @@ pub enum Size {
     Full,
 }
 
-impl Size {
-    fn interval(self) -> Duration {
-        match self {
-            Self::Small => INTERVAL,
-            Self::Full => FULL_INTERVAL,
-        }
+/// How often heartbeats come that are answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pace {
+    /// Frames go, or the path has yet to prove itself, or an answer is late.
+    Awake,
+    /// None of that.
+    Idle,
+    /// The same, and the path is one of many.
+    Resting,
+}
+
+impl Pace {
+    /// Between heartbeats of one size: where no frames go as between the sleeve's probes for the same end.
+    fn interval(self, size: Size) -> Duration {
+        Duration::from_millis(match (self, size) {
+            (Self::Awake, Size::Small) => 200,
+            (Self::Awake, Size::Full) => 500,
+            (Self::Idle, Size::Small) => 500,
+            (Self::Idle, Size::Full) => 10_000,
+            (Self::Resting, Size::Small) => 5000,
+            (Self::Resting, Size::Full) => 180_000,
+        })
     }
 }
 
@@ -106,6 +124,9 @@ pub struct Heartbeats {
     survey_at: Time,
     /// Frames are sent to the peer: it matters how much is lost.
     is_used: bool,
+    /// Until when heartbeats come often for frames that were sent by this path.
+    awake_until: Time,
+    is_one_of_many: bool,
 }
 
 impl Heartbeats {
@@ -123,6 +144,8 @@ impl Heartbeats {
             survey: 0,
             survey_at: now,
             is_used: false,
+            awake_until: now,
+            is_one_of_many: false,
         }
     }
 
@@ -133,10 +156,11 @@ impl Heartbeats {
 
     /// Since when answers are missing that should have come; None when all is well.
     pub fn suspect_since(&self, now: Time) -> Option<Time> {
-        let late = |rhythm: &Rhythm| rhythm.first_unanswered.filter(|at| now.since(*at) > self.patience());
         if !self.is_proven {
             return None;
         }
+        let patience = self.patience();
+        let late = |rhythm: &Rhythm| rhythm.first_unanswered.filter(|at| now.since(*at) >= patience);
         [late(&self.small), late(&self.full)].into_iter().flatten().min()
     }
 
@@ -186,6 +210,27 @@ impl Heartbeats {
         self.is_used = is_used;
     }
 
+    /// Frames are sent by this path: heartbeats come often for a while, and if they did not, at once.
+    pub fn wake(&mut self, now: Time) {
+        if self.is_proven && now >= self.awake_until {
+            self.hurry(now);
+        }
+        self.awake_until = now + AWAKE_FOR;
+    }
+
+    /// Whether the path is one of many: while no frames are sent by it heartbeats come still more seldom.
+    pub fn set_one_of_many(&mut self, is_one_of_many: bool, now: Time) {
+        if std::mem::replace(&mut self.is_one_of_many, is_one_of_many) && !is_one_of_many && self.is_proven {
+            self.hurry(now);
+        }
+    }
+
+    fn hurry(&mut self, now: Time) {
+        for rhythm in [&mut self.small, &mut self.full] {
+            rhythm.due = rhythm.due.min(now);
+        }
+    }
+
     /// A packet was lost on the way to the same peer: see closely how many are.
     pub fn survey(&mut self, now: Time) {
         if self.is_proven && self.is_used && now >= self.survey_at {
@@ -197,7 +242,8 @@ impl Heartbeats {
 
     /// The path was left, or became another: it has to prove itself again.
     pub fn restart(&mut self, now: Time) {
-        *self = Self { was_proven: self.was_proven, is_used: self.is_used, ..Self::new(now) };
+        let Self { was_proven, is_used, awake_until, is_one_of_many, .. } = *self;
+        *self = Self { was_proven, is_used, awake_until, is_one_of_many, ..Self::new(now) };
     }
 
     /// What was not answered so far proves nothing: whoever answers was away.
@@ -205,14 +251,16 @@ impl Heartbeats {
         for rhythm in [&mut self.small, &mut self.full] {
             rhythm.unanswered = 0;
             rhythm.first_unanswered = None;
-            rhythm.due = now;
         }
+        self.hurry(now);
     }
 
     /// An authentic echo of `token` came by the fast datapath; so many small ones were heard there.
     pub fn echoed(&mut self, token: u64, heard: u16, now: Time) {
         let Some(sent) = self.pending.remove(&token) else { return };
-        self.rhythm(sent.size).answered(sent.size, now);
+        self.rhythm(sent.size).answered(now);
+        // A burst ends with its reason, and so does a search.
+        self.rhythm(sent.size).due = now + self.pace(now).interval(sent.size);
         if self.survey > 0 {
             self.small.due = self.small.due.min(now + SURVEY_INTERVAL);
         }
@@ -229,13 +277,13 @@ impl Heartbeats {
         if self.small.is_broken(now, GAP) || self.full.is_broken(now, FULL_GAP) {
             self.good_since = None;
         }
-        let patience = self.patience();
+        let (patience, pace) = (self.patience(), self.pace(now));
         let is_proven = self.is_proven;
         let size = [Size::Small, Size::Full].into_iter().find(|size| self.rhythm(*size).due <= now)?;
         let is_surveyed = size == Size::Small && self.survey > 0;
         self.survey -= u32::from(is_surveyed);
         let rhythm = self.rhythm(size);
-        let interval = rhythm.interval(size, is_proven, patience, now);
+        let interval = rhythm.interval(pace.interval(size), is_proven, patience, now);
         rhythm.due = now + if is_surveyed { interval.min(SURVEY_INTERVAL) } else { interval };
         rhythm.unanswered = rhythm.unanswered.saturating_add(1);
         rhythm.first_unanswered.get_or_insert(now);
@@ -264,10 +312,23 @@ impl Heartbeats {
         if !self.is_proven {
             return;
         }
-        for rhythm in [&mut self.small, &mut self.full] {
+        for is_full in [false, true] {
+            let rhythm = if is_full { &mut self.full } else { &mut self.small };
             if rhythm.unanswered == 1 && rhythm.first_unanswered.is_some_and(|at| now.since(at) >= patience) {
                 rhythm.due = rhythm.due.min(now);
+                // Whether the path is narrow or dead, small ones tell.
+                self.small.due = self.small.due.min(now);
             }
+        }
+    }
+
+    fn pace(&self, now: Time) -> Pace {
+        if !self.is_proven || now < self.awake_until || self.suspect_since(now).is_some() {
+            Pace::Awake
+        } else if self.is_one_of_many {
+            Pace::Resting
+        } else {
+            Pace::Idle
         }
     }
 
@@ -291,7 +352,7 @@ impl Heartbeats {
 
     fn prove(&mut self, now: Time) {
         let both = self.small.is_answered(now, GAP) && self.full.is_answered(now, FULL_GAP);
-        if !both {
+        if self.is_proven || !both {
             return;
         }
         let since = *self.good_since.get_or_insert(now);
@@ -299,6 +360,8 @@ impl Heartbeats {
         if now.since(since) >= needed {
             self.is_proven = true;
             self.was_proven = true;
+            // It is to be known better than by its first echoes before they come seldom.
+            self.awake_until = self.awake_until.max(now + AWAKE_FOR);
         }
     }
 
@@ -315,12 +378,10 @@ impl Heartbeats {
 }
 
 impl Rhythm {
-    fn answered(&mut self, size: Size, now: Time) {
+    fn answered(&mut self, now: Time) {
         self.answered_at = Some(now);
         self.unanswered = 0;
         self.first_unanswered = None;
-        // A burst ends with its reason, and so does a search.
-        self.due = now + size.interval();
     }
 
     fn is_answered(&self, now: Time, gap: Duration) -> bool {
@@ -336,12 +397,12 @@ impl Rhythm {
         self.unanswered >= BURST && self.first_unanswered.is_some_and(|at| now.since(at) >= BURST_SPAN)
     }
 
-    fn interval(&self, size: Size, is_proven: bool, patience: Duration, now: Time) -> Duration {
+    fn interval(&self, answered: Duration, is_proven: bool, patience: Duration, now: Time) -> Duration {
         let is_late = self.first_unanswered.is_some_and(|at| now.since(at) >= patience);
         match (is_proven, is_late) {
             (true, true) => BURST_INTERVAL,
-            (true, false) => size.interval(),
-            (false, _) if self.is_answered(now, GAP) => size.interval(),
+            (true, false) => answered,
+            (false, _) if self.is_answered(now, GAP) => answered,
             (false, _) => SEARCH_INTERVAL,
         }
     }

@@ -89,6 +89,11 @@ pub enum Input {
         /// To whom packets of others were passed on straight, each once.
         onward: Vec<PeerName>,
     },
+    /// The kernel sent frames to stations of these peers, each once, by the fast datapath since that was looked at last, a second or so ago.
+    Carried {
+        /// To whom.
+        peers: Vec<PeerName>,
+    },
     /// The data plane was busy for this share of its time of late, in thousandths, and is until it says otherwise.
     Load(u16),
     /// The data plane has a frame for this peer and no session to seal it with.

@@ -262,16 +262,24 @@ impl Links {
         let interval = BUSY_INTERVAL.max(BUSY_INTERVAL_PER_LINK * count);
         for &peer in peers {
             let Some(link) = self.links.get_mut(&peer) else { continue };
-            link.used_at = now;
-            if let Some(direct) = &mut link.direct {
-                direct.wanted(now);
-            }
+            link.used(now);
             // What goes by relays is seen on the link to the first.
             let first = link.relays.as_ref().and_then(|relays| relays.first().copied()).unwrap_or(peer);
             self.carries(first, |direct| direct.busy(interval, now), now);
+            self.touch(peer, now);
         }
         for &peer in onward {
             self.carries(peer, |direct| direct.carrying(now), now);
+        }
+    }
+
+    /// The kernel sent frames to these peers by the fast datapath a moment ago.
+    pub(super) fn carried(&mut self, peers: &[PeerName], now: Time) {
+        for &peer in peers {
+            if let Some(link) = self.links.get_mut(&peer) {
+                link.used(now);
+            }
+            self.touch(peer, now);
         }
     }
 
@@ -498,6 +506,7 @@ impl Links {
         let mut probes = Vec::new();
         if let Some(direct) = &mut link.direct {
             link.fast.set_used(direct.is_used(now));
+            link.fast.set_one_of_many(self.is_large, now);
             direct.set_one_of_many(self.is_large);
             let change = direct.handle_timeout(now);
             self.changes.extend(change.map(|change| (peer, LinkChange::Direct(change))));
@@ -618,6 +627,15 @@ impl Link {
             is_avoided: false,
             indices: Vec::new(),
             due: None,
+        }
+    }
+
+    /// Frames were exchanged with the peer a moment ago.
+    fn used(&mut self, now: Time) {
+        self.used_at = now;
+        self.fast.wake(now);
+        if let Some(direct) = &mut self.direct {
+            direct.wanted(now);
         }
     }
 

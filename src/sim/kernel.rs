@@ -1,6 +1,9 @@
 //! The pretended kernel of a host: it does as the plan says, and outlives the router.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use crate::{
     fastdp::{EspPlan, Plan, PlannedPeer, Protection, SaSet},
@@ -18,6 +21,8 @@ pub(super) struct Kernel {
     planned: Plan,
     /// What the router before it left to seal and open with: in force until something is planned instead.
     found: BTreeMap<PeerName, EspPlan>,
+    /// To whom frames went since that was looked at.
+    carried: BTreeSet<PeerName>,
     /// Packets that it would not send, or not open.
     pub(super) refused: u64,
 }
@@ -67,6 +72,18 @@ impl Kernel {
     /// Which peer a frame to `mac` goes to by the fast datapath; None if it goes to the TAP.
     pub(super) fn carries(&self, mac: Mac) -> Option<PeerName> {
         self.stations.get(&mac).copied().flatten()
+    }
+
+    /// A frame goes to `peer` by the fast datapath; whether it is the first since that was looked at.
+    pub(super) fn carry(&mut self, peer: PeerName) -> bool {
+        let is_first = self.carried.is_empty();
+        self.carried.insert(peer);
+        is_first
+    }
+
+    /// To whom frames went since that was looked at last.
+    pub(super) fn look(&mut self) -> Input {
+        Input::Carried { peers: std::mem::take(&mut self.carried).into_iter().collect() }
     }
 
     /// What a packet to `peer` is sealed with: None if none leaves; the inner None is clear.

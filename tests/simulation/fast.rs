@@ -154,14 +154,11 @@ fn a_dead_fast_path_is_left_within_a_second_and_taken_again_within_ten() {
     for (what, cut, reason) in cuts {
         let mut mesh = carried(3, |_, _| ());
         method_changes(&mut mesh, 2);
+        assert_eq!(talk(&mut mesh, [0, 1], 2 * SECOND).0, 0);
         cut(&mut mesh.sim.network);
-        if what == "full size" {
-            // The frames of this talk are small: what is shown is that the path is left.
-            mesh.sim.run(2 * SECOND);
-        } else {
-            let (_, gap) = talk(&mut mesh, [0, 1], 4 * SECOND);
-            assert!(gap <= SECOND, "{what}: {gap:?}");
-        }
+        // The frames of this talk are small: where those of full size are lost, what is shown is that the path is left.
+        let (_, gap) = talk(&mut mesh, [0, 1], 4 * SECOND);
+        assert!(gap <= SECOND, "{what}: {gap:?}");
         for (from, to) in [(0, 1), (1, 0)] {
             let path = path(&mesh, from, to);
             assert_eq!((path.path.as_str(), path.method.as_str()), ("direct", "sleeve"), "{what}");
@@ -185,6 +182,48 @@ fn a_dead_fast_path_is_left_within_a_second_and_taken_again_within_ten() {
         assert!(back.is_some_and(|took| took >= 2 * SECOND), "{what}: {back:?} {:#?}", mesh.sim.report(0));
         assert_eq!(talk(&mut mesh, [0, 1], SECOND).0, 0, "{what}");
     }
+}
+
+#[test]
+fn a_fast_path_that_dies_while_no_frames_go_is_left_soon_and_before_frames_of_full_size_are_missed_for_long() {
+    for millis in (0..1000).step_by(130) {
+        let mut mesh = carried(2, |_, _| ());
+        mesh.sim.run(10 * SECOND + Duration::from_millis(millis));
+        mesh.sim.network.fast_cuts.extend([(0, 1)]);
+        mesh.sim.run(Duration::from_millis(1500));
+        assert_eq!([path(&mesh, 0, 1).method, path(&mesh, 1, 0).method], ["sleeve", "sleeve"], "{millis} ms");
+
+        let mut mesh = carried(2, |_, _| ());
+        mesh.sim.run(10 * SECOND + Duration::from_millis(millis));
+        mesh.sim.network.fast_max = 1000;
+        // A look at whether frames go, and the burst.
+        let (_, gap) = talk(&mut mesh, [0, 1], 2 * SECOND);
+        assert_eq!(gap, Duration::ZERO, "those are small");
+        assert_eq!([path(&mesh, 0, 1).method, path(&mesh, 1, 0).method], ["sleeve", "sleeve"], "{millis} ms");
+    }
+}
+
+#[test]
+fn hosts_that_carry_no_frames_greet_each_other_no_oftener_for_that() {
+    let mut mesh = carried(2, |_, _| ());
+    mesh.sim.run(10 * SECOND);
+    let before = mesh.sim.sent(0).0;
+    mesh.sim.run(100 * SECOND);
+    let sent = mesh.sim.sent(0).0 - before;
+    // Each second two small heartbeats, two probes, and their echoes; now and then full ones, greetings, gossip.
+    assert!((700..1000).contains(&sent), "{sent} messages in 100 s");
+}
+
+#[test]
+fn what_is_lost_where_the_kernel_carries_frames_counts() {
+    let mut mesh = carried(2, |_, _| ());
+    mesh.sim.network.heartbeat_loss = 0.1;
+    let name = mesh.name(1);
+    let cost = |mesh: &Mesh| mesh.sim.explain(0, name).unwrap().cost_us.unwrap();
+    mesh.sim.run(120 * SECOND);
+    assert!(cost(&mesh) < 50_000, "no frames, no loss: {} µs", cost(&mesh));
+    talk(&mut mesh, [0, 1], 60 * SECOND);
+    assert!(cost(&mesh) > 100_000, "{} µs", cost(&mesh));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{
 
 use weft::sim::{HostId, Simulation};
 
-use super::{MILLISECOND, Mesh, SECOND, crowd::Crowd, everybody, frame, station};
+use super::{MILLISECOND, Mesh, SECOND, crowd::Crowd, everybody, fast, frame, station};
 
 /// Hosts of which a test that runs with all others can afford so many.
 const USUAL: usize = 60;
@@ -57,6 +57,15 @@ fn sent(mesh: &Mesh) -> Vec<u64> {
 fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     status.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).map_or(0, |pages| pages * 4)
+}
+
+/// Bytes that an idle host sends in a second, at most.
+fn idle_max(count: usize) -> u64 {
+    match count {
+        0..=200 => 4000,
+        201..=1000 => 6000,
+        _ => 10_000,
+    }
 }
 
 fn percentile(sorted: &[Duration], share: usize) -> Duration {
@@ -114,16 +123,41 @@ fn a_large_mesh_is_soon_whole_by_few_connections() {
     println!("a link's end is known everywhere: p50 {half:?}, p99 {most:?}, last {:?}", known[count - 1]);
     println!("memory of a host: {} kB; {:?} on the clock in all", (resident() - before) / count as u64, wall.elapsed());
 
-    let (settled_max, idle_max) = match count {
-        0..=200 => (10, 4000),
-        201..=1000 => (30, 6000),
-        _ => (60, 10_000),
+    let settled_max = match count {
+        0..=200 => 10,
+        201..=1000 => 30,
+        _ => 60,
     };
     let idle = idle.iter().sum::<u64>() / count as u64;
-    assert!(idle < idle_max, "{idle} bytes/s when idle");
+    assert!(idle < idle_max(count), "{idle} bytes/s when idle");
     assert!(took <= settled_max * SECOND, "{took:?}");
     assert!(degrees[count - 1] <= 16 && degrees[0] >= 3, "{degrees:?}");
     assert!(half < SECOND / 2 && most < SECOND, "{half:?} {most:?}");
+}
+
+#[test]
+fn heartbeats_of_a_large_mesh_with_the_fast_datapath_are_few_when_idle() {
+    let count = size("WEFT_SCALE", USUAL);
+    let wall = Instant::now();
+    let mut mesh = rollout(count);
+    let all = everybody(&mesh);
+    all.iter().for_each(|id| fast::ready(&mut mesh.sim, *id, None));
+    mesh.sim.run_until(120 * SECOND, |sim| is_whole(sim, &all)).unwrap();
+    mesh.sim.run(240 * SECOND);
+    let report = mesh.sim.report(count / 2);
+    let links = |method: &str| report.connections.iter().filter(|line| line.method == method).count();
+    assert!(links("fastdp") >= 3 && links("sleeve") == 0, "{:?}", report.connections);
+
+    let earlier = sent(&mesh);
+    mesh.sim.run(60 * SECOND);
+    let mut idle: Vec<u64> = sent(&mesh).iter().zip(earlier).map(|(now, before)| (now - before) / 60).collect();
+    idle.sort_unstable();
+    let (mean, most) = (idle.iter().sum::<u64>() / count as u64, idle[count - 1]);
+    println!(
+        "{count} hosts with the fast datapath: idle, each sends {mean} bytes/s, {most} at most ({:?} on the clock)",
+        wall.elapsed()
+    );
+    assert!(mean < idle_max(count), "{mean} bytes/s when idle");
 }
 
 #[test]
@@ -158,8 +192,14 @@ fn hosts_in_a_crowd_send_little_when_idle() {
 /// A mesh of sixty with a station at each host, so long after its start that those who were connected only to learn of others have
 /// given up the links of that.
 fn at_rest() -> Mesh {
+    at_rest_with(false)
+}
+
+/// The same, with the fast datapath or without.
+fn at_rest_with(fastdp: bool) -> Mesh {
     let mut mesh = rollout(USUAL);
     let all = everybody(&mesh);
+    all.iter().filter(|_| fastdp).for_each(|id| fast::ready(&mut mesh.sim, *id, None));
     mesh.attach_all();
     mesh.sim.run_until(20 * SECOND, |sim| is_whole(sim, &all)).unwrap();
     mesh.sim.run(200 * SECOND);
@@ -207,6 +247,101 @@ fn the_first_frame_to_a_peer_never_contacted_arrives_and_those_that_follow_find_
     mesh.sim.send_frame(from, &frame(station(from), station(to)));
     mesh.sim.run(SECOND);
     assert_eq!(mesh.sim.take_frames(to).len(), 1);
+}
+
+#[test]
+fn a_straight_way_of_the_fast_datapath_is_given_up_when_the_kernel_carries_no_frames_and_not_before() {
+    let mut mesh = at_rest_with(true);
+    let (from, count) = (20, mesh.len());
+    let path = |mesh: &Mesh, to: HostId| {
+        mesh.sim.report(from).paths.into_iter().find(|path| path.name == mesh.name(to)).unwrap()
+    };
+    let to = (0..count).find(|to| *to != from && path(&mesh, *to).path == "relay").unwrap();
+    let planned = mesh.sim.planned(from);
+    let frame_each_second = |mesh: &mut Mesh, seconds: u32| {
+        for _ in 0..seconds {
+            mesh.sim.send_frame(from, &frame(station(from), station(to)));
+            mesh.sim.send_frame(to, &frame(station(to), station(from)));
+            mesh.sim.run(SECOND);
+        }
+        (mesh.sim.take_frames(from).len(), mesh.sim.take_frames(to).len())
+    };
+    assert_eq!(frame_each_second(&mut mesh, 300), (300, 300));
+    assert_eq!((path(&mesh, to).path.as_str(), path(&mesh, to).method.as_str()), ("direct", "fastdp"));
+    assert_eq!(mesh.sim.planned(from), planned + 1);
+    let frames_one_way = |mesh: &mut Mesh, seconds: usize| {
+        for _ in 0..seconds {
+            mesh.sim.send_frame(from, &frame(station(from), station(to)));
+            mesh.sim.run(SECOND);
+        }
+        assert_eq!(mesh.sim.take_frames(to).len(), seconds);
+        path(mesh, to)
+    };
+    assert_eq!(frames_one_way(&mut mesh, 400).method, "fastdp", "also where one end only receives");
+    mesh.sim.run(190 * SECOND);
+    assert_eq!(path(&mesh, to).path, "relay");
+    assert_eq!(mesh.sim.planned(from), planned, "by the kernel, too");
+    assert_eq!(frame_each_second(&mut mesh, 20), (20, 20), "and found again");
+    assert_eq!((path(&mesh, to).path.as_str(), path(&mesh, to).method.as_str()), ("direct", "fastdp"));
+}
+
+#[test]
+fn a_resting_link_of_the_fast_datapath_that_dies_is_left_soon_after_frames_begin() {
+    let mut mesh = at_rest_with(true);
+    let from = 20;
+    let neighbours: Vec<HostId> = mesh.sim.neighbours(from).into_iter().filter(|id| *id > 1).collect();
+    for (trial, to) in (0_u32..).zip(neighbours) {
+        mesh.sim.run(Duration::from_millis(u64::from(trial) * 370));
+        let is_whole = trial % 2 == 0;
+        if is_whole {
+            mesh.sim.network.cut(from, to);
+        } else {
+            mesh.sim.network.fast_cuts.extend([(from, to), (to, from)]);
+        }
+        let longest = talk(&mut mesh, [from, to], 6 * SECOND);
+        let most = if is_whole { 2900 } else { 2000 };
+        assert!(longest >= 100 * MILLISECOND && longest <= most * MILLISECOND, "nothing came for {longest:?}");
+        println!("trial {trial}, the sleeve too {is_whole}: {longest:?}");
+        mesh.sim.network.heal();
+    }
+}
+
+/// Sends a frame each 20 ms, and answers each that comes; the longest time without an answer.
+fn converse(mesh: &mut Mesh, [from, to]: [HostId; 2], span: Duration) -> Duration {
+    let end = mesh.sim.now() + span;
+    let (mut heard, mut longest) = (mesh.sim.now(), Duration::ZERO);
+    while mesh.sim.now() < end {
+        mesh.sim.send_frame(from, &frame(station(from), station(to)));
+        for _ in mesh.sim.take_frames(to) {
+            mesh.sim.send_frame(to, &frame(station(to), station(from)));
+        }
+        mesh.sim.run(20 * MILLISECOND);
+        if !mesh.sim.take_frames(from).is_empty() {
+            heard = mesh.sim.now();
+        }
+        longest = longest.max(mesh.sim.now().since(heard));
+    }
+    longest
+}
+
+#[test]
+fn who_answers_by_a_resting_link_of_the_fast_datapath_that_died_is_heard_within_three_seconds() {
+    let mut mesh = at_rest_with(true);
+    let from = 20;
+    let neighbours: Vec<HostId> = mesh.sim.neighbours(from).into_iter().filter(|id| *id > 1).collect();
+    for (trial, to) in (0_u32..).zip(neighbours) {
+        // What the trial before wakened is at rest again.
+        mesh.sim.run(15 * SECOND + Duration::from_millis(u64::from(trial) * 370));
+        match trial % 3 {
+            0 => mesh.sim.network.cut(from, to),
+            1 => mesh.sim.network.fast_cuts.extend([(from, to), (to, from)]),
+            _ => mesh.sim.network.fast_cuts.extend([(to, from)]),
+        }
+        let longest = converse(&mut mesh, [from, to], 6 * SECOND);
+        println!("trial {trial}: {longest:?}");
+        assert!(longest >= 100 * MILLISECOND && longest <= 2900 * MILLISECOND, "nothing came for {longest:?}");
+        mesh.sim.network.heal();
+    }
 }
 
 #[test]

@@ -72,4 +72,11 @@ pub trait FastDatapath: Send + fmt::Debug {
     /// # Errors
     /// What the kernel says.
     fn learnt(&mut self) -> Result<Vec<Mac>, HostError>;
+
+    /// Planned stations that frames were sent to by the fast datapath between the last two calls of [`Self::inspect`] or since, sorted:
+    /// frames of containers and of the host itself. Heartbeats are none. One that the kernel was just told of may be among them.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn used(&mut self) -> Result<Vec<Mac>, HostError>;
 }

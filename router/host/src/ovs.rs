@@ -60,6 +60,8 @@ pub struct Ovs {
     settled: bool,
     /// Whether the kernel may have other flows than `flows` says.
     doubtful: bool,
+    /// When each flow was used last, by the kernel's clock, when that was looked at.
+    used: BTreeMap<Match, u64>,
 }
 
 impl Ovs {
@@ -87,6 +89,7 @@ impl Ovs {
             lines: BTreeMap::new(),
             settled: false,
             doubtful: true,
+            used: BTreeMap::new(),
         };
         opened.lines = opened.look_at_lines()?;
         opened.reconcile()?;
@@ -288,6 +291,16 @@ impl FastDatapath for Ovs {
         let heard = lines.iter().filter(|line| line.kind == LineKind::Heard && !ours.contains(&line.device));
         let mut stations: Vec<Mac> = heard.map(|line| line.mac).collect();
         stations.sort();
+        stations.dedup();
+        Ok(stations)
+    }
+
+    fn used(&mut self) -> Result<Vec<Mac>, HostError> {
+        let used: BTreeMap<Match, u64> = self.datapaths.used(self.devices.datapath)?.into_iter().collect();
+        let before = std::mem::replace(&mut self.used, used);
+        let again = self.used.iter().filter(|(matching, at)| before.get(matching) != Some(at));
+        let mut stations: Vec<Mac> = again.filter_map(|(matching, _)| matching.station()).collect();
+        stations.retain(|mac| self.plan.stations.contains_key(mac));
         stations.dedup();
         Ok(stations)
     }

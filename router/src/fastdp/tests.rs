@@ -73,6 +73,18 @@ fn what_the_bridge_heard_is_told_and_what_was_found_goes_after_its_time() {
 }
 
 #[test]
+fn to_whom_frames_went_is_told_at_each_look() {
+    let datapath = FakeFastDatapath::new();
+    let (mut worker, mut inputs) = worker(&datapath);
+    worker.plan = plan(true);
+    datapath.set_used(vec![STATION, Mac([2; 6])]);
+    worker.inspect().unwrap();
+    assert_eq!(inputs.try_recv(), Ok(Input::Carried { peers: vec![PEER] }));
+    worker.inspect().unwrap();
+    assert!(inputs.try_recv().is_err(), "nothing went");
+}
+
+#[test]
 fn modes_have_names() {
     for mode in [Mode::Auto, Mode::Vxlan, Mode::Ovs, Mode::Off] {
         assert_eq!(mode.to_string().parse(), Ok(mode));

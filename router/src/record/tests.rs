@@ -34,6 +34,7 @@ fn recorded(directory: &Path, limit: u64) -> (PathBuf, Report) {
         Input::LocalAddresses(vec!["192.0.2.1".parse().unwrap()]),
         Input::Station { mac: "02:00:00:00:00:01".parse().unwrap(), addresses: Vec::new(), attached: true },
         Input::Connect { targets: vec!["host-3".parse().unwrap()], replace: false },
+        Input::Carried { peers: vec![weft::id::PeerName([2; 6])] },
         Input::Timeout,
     ];
     let mut now = Time::ZERO;
@@ -55,7 +56,7 @@ fn a_recorded_run_played_back_ends_the_same() {
     let replayed = replay(&path).unwrap();
     assert_eq!(replayed.recorded.as_ref(), Some(&report));
     assert_eq!(replayed.node.report(replayed.now), report);
-    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 7);
+    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 8);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Fast, FastConfig, HEARD_FOR};
+use super::{Fast, FastConfig, HEARD_FOR, SMALL_TO_ONE_FULL};
 use crate::{
     fastdp::{Ability, LANES_MAX},
     link::{
@@ -111,12 +111,21 @@ impl Fast {
             Ability::Off(_) => (false, false, 1),
             Ability::Ready { no_esp, lanes, .. } => (true, no_esp.is_none(), *lanes),
         };
-        let [small, full] = self.heard.map(|at| at.is_some_and(|at| now.since(at) < HEARD_FOR));
+        let [small, full] = self.hears(now);
         let nat = self.theirs.is_some_and(|theirs| !config.addresses.contains(&theirs.to));
         let encap = self.own_encap(config).unwrap_or(0);
         let sees = self.encap.place().map(|place| place.peer).filter(|_| self.nat(config).is_some());
         let trusts = config.trusts(to);
         Some(Hello { ready, esp, trusts, hears: small, hears_full: full, nat, lanes, to, encap, sees })
+    }
+
+    /// Whether small heartbeats of the peer come, and large ones. That may be seldom while none of ours are missing: their echoes have
+    /// come by then, and small ones pass.
+    fn hears(&self, now: Time) -> [bool; 2] {
+        let [small, full] = self.heard.map(|at| at.is_some_and(|at| now.since(at) < HEARD_FOR));
+        let may_rest = self.carries && self.beats.suspect_since(now).is_none();
+        let since_full = self.heard_small.wrapping_sub(self.heard_full_at);
+        [small || may_rest, full || (may_rest && since_full < SMALL_TO_ONE_FULL)]
     }
 
     pub(super) fn ends(&self, config: &FastConfig) -> Option<Ends> {

@@ -7,12 +7,24 @@ struct Bench {
     now: Time,
     echoes: Vec<(Time, u64)>,
     sent: usize,
+    /// Frames are sent all the time; a look each second sees that.
+    is_used: bool,
 }
+
+/// Whether frames are sent, or none, and then whether the path is one of many.
+const USES: [(bool, bool); 3] = [(true, false), (false, false), (false, true)];
 
 impl Bench {
     fn new(seed: u8) -> Self {
         let entropy = Entropy::seeded([seed; 32]);
-        Self { beats: Heartbeats::new(Time::ZERO), entropy, now: Time::ZERO, echoes: Vec::new(), sent: 0 }
+        Self {
+            beats: Heartbeats::new(Time::ZERO),
+            entropy,
+            now: Time::ZERO,
+            echoes: Vec::new(),
+            sent: 0,
+            is_used: false,
+        }
     }
 
     /// Runs until `done` or for `span`; how long that took.
@@ -24,6 +36,9 @@ impl Bench {
     ) -> Option<Duration> {
         let start = self.now;
         while self.now.since(start) < span {
+            if self.is_used && self.now.since(Time::ZERO).as_millis().is_multiple_of(1000) {
+                self.beats.wake(self.now);
+            }
             self.beats.handle_timeout(self.now);
             while let Some((token, size)) = self.beats.poll(self.now, &self.entropy) {
                 self.sent += 1;
@@ -42,10 +57,13 @@ impl Bench {
         None
     }
 
-    fn proven() -> Self {
+    /// A path that was proven 20 s ago, used so.
+    fn proven((is_used, is_one_of_many): (bool, bool)) -> Self {
         let mut bench = Self::new(1);
+        bench.is_used = is_used;
+        bench.beats.set_one_of_many(is_one_of_many, bench.now);
         assert!(bench.run(SECOND, |_, _| true, |beats, _| beats.is_proven()).is_some());
-        bench.run(SECOND * 5, |_, _| true, |_, _| false);
+        bench.run(SECOND * 20, |_, _| true, |_, _| false);
         bench
     }
 }
@@ -68,30 +86,54 @@ fn a_path_is_proven_at_first_by_one_echo_of_each_size_and_later_by_three_seconds
 }
 
 #[test]
-fn a_dead_path_is_found_within_a_second() {
-    let mut bench = Bench::proven();
-    let took = bench.run(SECOND * 3, |_, _| false, is_faulty).unwrap();
-    assert!(took < Duration::from_millis(950), "{took:?}");
-    assert_eq!(bench.beats.fault(bench.now), Some(Fault::Silent));
-    assert!(bench.beats.suspect_since(bench.now).is_some());
+fn a_dead_path_is_found_within_a_second_and_an_idle_one_somewhat_later() {
+    for (used, within) in USES.into_iter().zip([950, 1300, 5800]) {
+        for millis in (0..5000).step_by(95) {
+            let mut bench = Bench::proven(used);
+            bench.run(Duration::from_millis(millis), |_, _| true, |_, _| false);
+            let took = bench.run(SECOND * 10, |_, _| false, is_faulty).unwrap();
+            assert!(took < Duration::from_millis(within), "{used:?}: {took:?}");
+            assert_eq!(bench.beats.fault(bench.now), Some(Fault::Silent), "{used:?}");
+            assert!(bench.beats.suspect_since(bench.now).is_some());
+        }
+    }
+}
+
+#[test]
+fn a_path_that_died_unused_is_found_within_a_second_of_frames_beginning() {
+    for (passing, fault) in [(None, Fault::Silent), (Some(Size::Small), Fault::Narrow)] {
+        for used in USES {
+            let passes = |size, _: &Entropy| passing == Some(size);
+            let mut bench = Bench::proven(used);
+            bench.run(Duration::from_millis(123), |_, _| true, |_, _| false);
+            bench.beats.wake(bench.now);
+            let took = bench.run(SECOND * 3, passes, is_faulty).unwrap();
+            assert!(took < Duration::from_millis(1300), "{used:?}: {took:?}");
+            assert_eq!(bench.beats.fault(bench.now), Some(fault), "{used:?}");
+        }
+    }
 }
 
 #[test]
 fn a_dead_path_is_not_taken_for_a_narrow_one_whichever_heartbeat_was_due_first() {
-    for millis in (0..1000).step_by(5) {
-        let mut bench = Bench::proven();
-        bench.run(Duration::from_millis(millis), |_, _| true, |_, _| false);
-        bench.run(SECOND * 3, |_, _| false, is_faulty).unwrap();
-        assert_eq!(bench.beats.fault(bench.now), Some(Fault::Silent), "dead after {millis} ms");
+    for (used, span) in USES.into_iter().zip([1000, 11_000, 181_000]) {
+        for millis in (0..span).step_by(if used.1 { 1715 } else { 95 }) {
+            let mut bench = Bench::proven(used);
+            bench.run(Duration::from_millis(millis), |_, _| true, |_, _| false);
+            bench.run(SECOND * 10, |_, _| false, is_faulty).unwrap();
+            assert_eq!(bench.beats.fault(bench.now), Some(Fault::Silent), "{used:?}: dead after {millis} ms");
+        }
     }
 }
 
 #[test]
 fn a_path_that_became_narrow_is_found_and_named() {
-    let mut bench = Bench::proven();
-    let took = bench.run(SECOND * 3, |size, _| size == Size::Small, is_faulty).unwrap();
-    assert!(took < Duration::from_millis(1500), "{took:?}");
-    assert_eq!(bench.beats.fault(bench.now), Some(Fault::Narrow));
+    for (used, within) in USES.into_iter().zip([1500, 11_000, 181_000]) {
+        let mut bench = Bench::proven(used);
+        let took = bench.run(SECOND * 200, |size, _| size == Size::Small, is_faulty).unwrap();
+        assert!(took < Duration::from_millis(within), "{used:?}: {took:?}");
+        assert_eq!(bench.beats.fault(bench.now), Some(Fault::Narrow), "{used:?}");
+    }
 }
 
 #[test]
@@ -105,6 +147,9 @@ fn a_narrow_path_is_never_proven() {
 fn a_fifth_of_the_heartbeats_lost_at_random_is_no_fault() {
     for seed in 0..40 {
         let mut bench = Bench::new(seed);
+        let (is_used, is_one_of_many) = USES[usize::from(seed) % USES.len()];
+        bench.is_used = is_used;
+        bench.beats.set_one_of_many(is_one_of_many, bench.now);
         let passes = |_, entropy: &Entropy| entropy.fraction() >= 0.2;
         assert!(bench.run(SECOND * 60, passes, |beats, _| beats.is_proven()).is_some());
         assert_eq!(bench.run(SECOND * 600, passes, is_faulty), None, "seed {seed}");
@@ -117,8 +162,28 @@ fn a_path_that_nothing_answers_is_asked_seldom() {
     let mut bench = Bench::new(1);
     bench.run(SECOND * 60, |_, _| false, |_, _| false);
     assert!(bench.sent <= 124, "{}", bench.sent);
-    let mut bench = Bench::proven();
-    bench.sent = 0;
+}
+
+#[test]
+fn where_no_frames_go_heartbeats_are_few() {
+    // A bit less, as the next is due after the answer.
+    for (used, few) in USES.into_iter().zip([4000..=4200, 1220..=1260, 120..=124]) {
+        let mut bench = Bench::proven(used);
+        bench.sent = 0;
+        bench.run(SECOND * 600, |_, _| true, |_, _| false);
+        assert!(few.contains(&bench.sent), "{used:?}: {}", bench.sent);
+    }
+}
+
+#[test]
+fn a_path_rests_when_it_is_known_and_no_more_when_it_is_one_of_few() {
+    let mut bench = Bench::new(1);
+    bench.beats.set_one_of_many(true, bench.now);
+    bench.run(SECOND * 3, |_, _| true, |_, _| false);
+    assert!(bench.sent >= 15, "at first as often as a used one: {}", bench.sent);
     bench.run(SECOND * 60, |_, _| true, |_, _| false);
-    assert!((400..=430).contains(&bench.sent), "five small and two full a second: {}", bench.sent);
+    bench.sent = 0;
+    bench.beats.set_one_of_many(false, bench.now);
+    bench.run(SECOND * 2, |_, _| true, |_, _| false);
+    assert!((4..=6).contains(&bench.sent), "{}", bench.sent);
 }

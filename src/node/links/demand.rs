@@ -9,15 +9,14 @@ use std::{net::SocketAddr, time::Duration};
 use super::{Link, LinkChange, Links};
 use crate::{
     id::PeerName,
-    link::direct::Change,
+    link::{direct::Change, message::Message},
+    node::input::Origin,
     time::Time,
     topology::record::{Detail, LinkRecord},
 };
 
 /// Unused for this long, a link on demand is given up: longer than between the requests of most who ask again and again.
 const IDLE_AFTER: Duration = Duration::from_secs(180);
-/// The same where the kernel carries the frames: how many is not seen.
-const IDLE_AFTER_CARRIED: Duration = Duration::from_secs(3600);
 /// Straight ways that are begun to be looked for: so many at once, and then one each so often. To measure one costs some 20 kB.
 const SEEK_BURST: u32 = 16;
 const SEEK_INTERVAL: Duration = Duration::from_millis(200);
@@ -79,6 +78,11 @@ impl Links {
             return;
         };
         link.wanted = false;
+        if let Some(goodbye) = link.fast.retire(&self.fast, now) {
+            self.changes.push_back((peer, LinkChange::Method));
+            self.send(peer, Origin::Relayed(peer), Message::Hello(goodbye), 0);
+        }
+        let Some(link) = self.links.get_mut(&peer) else { return };
         if link.direct.take().is_some_and(|direct| direct.address().is_some()) {
             self.changes.push_back((peer, LinkChange::Direct(Change::Down)));
         }
@@ -96,8 +100,8 @@ impl Link {
 
     /// When it is given up if it is not used before; None if it is not to be. Sessions alone are few in a small mesh.
     pub(super) fn idle_at(&self, is_large: bool) -> Option<Time> {
-        let after = if self.fast.carries() { IDLE_AFTER_CARRIED } else { IDLE_AFTER };
-        (self.wanted && !self.is_neighbour && (is_large || self.direct.is_some())).then(|| self.used_at + after)
+        let used_at = self.used_at.max(self.fast.heard_often());
+        (self.wanted && !self.is_neighbour && (is_large || self.direct.is_some())).then(|| used_at + IDLE_AFTER)
     }
 }
 

@@ -22,6 +22,7 @@ struct State {
     mtu: Option<u32>,
     mended: Vec<String>,
     learnt: Vec<Mac>,
+    used: Vec<Mac>,
     failure: Option<HostError>,
 }
 
@@ -55,6 +56,12 @@ impl FakeFastDatapath {
     pub fn set_learnt(&self, mut stations: Vec<Mac>) {
         stations.sort();
         self.state().learnt = stations;
+    }
+
+    /// Lets frames have gone to these stations, until that is asked.
+    pub fn set_used(&self, mut stations: Vec<Mac>) {
+        stations.sort();
+        self.state().used = stations;
     }
 
     /// Lets the next call fail.
@@ -101,6 +108,10 @@ impl FastDatapath for FakeFastDatapath {
     fn learnt(&mut self) -> Result<Vec<Mac>, HostError> {
         self.answer(|state| state.learnt.clone())
     }
+
+    fn used(&mut self) -> Result<Vec<Mac>, HostError> {
+        self.answer(|state| std::mem::take(&mut state.used))
+    }
 }
 
 #[cfg(test)]
@@ -121,6 +132,9 @@ mod tests {
         assert_eq!(given.inspect().unwrap(), Vec::<String>::new());
         kept.set_learnt(vec![Mac([2; 6]), Mac([0; 6])]);
         assert_eq!(given.learnt().unwrap(), [Mac([0; 6]), Mac([2; 6])]);
+        kept.set_used(vec![Mac([2; 6]), Mac([0; 6])]);
+        assert_eq!(given.used().unwrap(), [Mac([0; 6]), Mac([2; 6])]);
+        assert_eq!(given.used().unwrap(), []);
         given.set_mtu(1400).unwrap();
         given.settle().unwrap();
         assert_eq!((kept.mtu(), kept.is_settled()), (Some(1400), true));

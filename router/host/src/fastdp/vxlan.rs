@@ -18,9 +18,10 @@ mod table;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant},
 };
 
 use nix::errno::Errno;
@@ -42,6 +43,9 @@ use table::{Ground, Held, Slot, Step, Table, Wanted, Way};
 /// What the kernel says to removing a line that is gone already, perhaps with its device.
 const GONE: [Errno; 4] = [Errno::ENOENT, Errno::ENODEV, Errno::EINVAL, Errno::EOPNOTSUPP];
 
+/// By so much more than the time between two looks a line may be said to be unused, though it was used between: two ticks.
+const TICKS: Duration = Duration::from_millis(20);
+
 /// The fast datapath by VXLAN devices.
 pub struct Vxlan {
     config: FastConfig,
@@ -54,6 +58,9 @@ pub struct Vxlan {
     settled: bool,
     /// The kernel may have something else than what we hold.
     doubtful: bool,
+    /// When the kernel's lines were looked at last, and the stations that frames were sent to by then and were not asked for yet.
+    looked: Instant,
+    used: BTreeSet<Mac>,
 }
 
 impl Vxlan {
@@ -70,7 +77,9 @@ impl Vxlan {
         tracing::debug!(?mended, "the VXLAN devices are ready");
         let (plan, held) = (Plan::default(), BTreeMap::new());
         let hops = Hops::new(&config.bridge);
-        let mut opened = Self { config, netlink, fdb, devices, hops, plan, held, settled: false, doubtful: true };
+        let (looked, used) = (Instant::now(), BTreeSet::new());
+        let (settled, doubtful) = (false, true);
+        let mut opened = Self { config, netlink, fdb, devices, hops, plan, held, settled, doubtful, looked, used };
         opened.reconcile()?;
         Ok(opened)
     }
@@ -88,6 +97,10 @@ impl Vxlan {
     fn look(&mut self) -> Result<(), HostError> {
         self.hops.look(&mut self.fdb)?;
         let lines = self.fdb.list(self.devices.bridge)?;
+        let since = std::mem::replace(&mut self.looked, Instant::now()).elapsed() + TICKS;
+        let is_used = |line: &&Line| line.unused <= since && self.leads_away(line);
+        let used: Vec<Mac> = lines.iter().filter(is_used).map(|line| line.mac).collect();
+        self.used.extend(used);
         let hosts = self.hops.hosts();
         let mut held = BTreeMap::new();
         for (slot, way, right) in lines.iter().filter_map(|line| self.place(line, &hosts)) {
@@ -118,6 +131,14 @@ impl Vxlan {
             LineKind::Made(Target::Itself) | LineKind::Heard | LineKind::Other => return None,
         };
         Some((Slot { table, mac: line.mac }, way, line.kind != LineKind::Odd))
+    }
+
+    /// Whether it leads to a planned station on another host.
+    fn leads_away(&self, line: &Line) -> bool {
+        match line.kind {
+            LineKind::Made(Target::Remote(_) | Target::Group(_)) => self.plan.stations.contains_key(&line.mac),
+            LineKind::Made(Target::Port | Target::Itself) | LineKind::Heard | LineKind::Odd | LineKind::Other => false,
+        }
     }
 
     fn family(&self, device: u32) -> Option<Family> {
@@ -263,6 +284,10 @@ impl FastDatapath for Vxlan {
         stations.sort();
         stations.dedup();
         Ok(stations)
+    }
+
+    fn used(&mut self) -> Result<Vec<Mac>, HostError> {
+        Ok(std::mem::take(&mut self.used).into_iter().collect())
     }
 }
 

@@ -8,7 +8,7 @@
 
 mod hop;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REPLACE, NLM_F_REQUEST, NlasIterator,
@@ -32,9 +32,12 @@ const NLMSG_DONE: u16 = 3;
 const AF_BRIDGE: u8 = 7;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
+const NDA_CACHEINFO: u16 = 3;
 const NDA_VLAN: u16 = 5;
 const NDA_MASTER: u16 = 9;
 const NDA_NH_ID: u16 = 13;
+/// The tick of the times that the kernel tells (USER_HZ).
+const TICK: Duration = Duration::from_millis(10);
 /// Heard within the bridge's ageing time.
 const NUD_REACHABLE: u16 = 0x02;
 /// Never ages.
@@ -98,6 +101,9 @@ pub(crate) struct Line {
     pub(crate) mac: Mac,
     /// What it says.
     pub(crate) kind: LineKind,
+    /// For how long no frame was sent by it, or it is there: to the tick of 10 ms. Of the bridge's table, frames of the host itself
+    /// are not seen.
+    pub(crate) unused: Duration,
 }
 
 /// What a line says.
@@ -216,6 +222,7 @@ fn line(body: &[u8]) -> Option<Line> {
     let [family, _, _, _, d0, d1, d2, d3, s0, s1, flags, _] = *body.first_chunk::<NDMSG_LEN>()?;
     let (device, state) = (u32::from_ne_bytes([d0, d1, d2, d3]), u16::from_ne_bytes([s0, s1]));
     let (mut mac, mut target, mut bridge, mut vlan) = (None, None, None, false);
+    let mut unused = Duration::MAX;
     for attribute in NlasIterator::new(body.get(NDMSG_LEN..)?) {
         let attribute = attribute.ok()?;
         match attribute.kind() {
@@ -224,6 +231,7 @@ fn line(body: &[u8]) -> Option<Line> {
             NDA_NH_ID => target = attribute.value().try_into().ok().map(u32::from_ne_bytes).map(Target::Group),
             NDA_MASTER => bridge = attribute.value().try_into().ok().map(u32::from_ne_bytes),
             NDA_VLAN => vlan = true,
+            NDA_CACHEINFO => unused = since_used(attribute.value()).unwrap_or(Duration::MAX),
             _ => {}
         }
     }
@@ -239,7 +247,13 @@ fn line(body: &[u8]) -> Option<Line> {
         (None, Some(target)) => LineKind::Made(target),
         (Some(_) | None, _) => LineKind::Other,
     };
-    Some(Line { device, mac: mac?, kind })
+    Some(Line { device, mac: mac?, kind, unused })
+}
+
+/// Of `struct nda_cacheinfo`, in ticks ago: when the line was confirmed, used, updated; and who refers to it.
+fn since_used(info: &[u8]) -> Option<Duration> {
+    let ([_, used, ..], _) = info.as_chunks::<4>() else { return None };
+    Some(TICK * u32::from_ne_bytes(*used))
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

@@ -5,7 +5,7 @@ use weft::id::Mac;
 
 use super::{
     attribute::{Attributes, nest, put, put_name, put_u32},
-    flow::{Action, Found, Frames, Match, Network},
+    flow::{self, Action, Found, Match, Network},
     genl::{Genl, Request},
 };
 use crate::error::HostError;
@@ -180,6 +180,13 @@ impl Datapaths {
         Ok(flows.collect())
     }
 
+    /// The flows of ours that were ever used, and when they were last: in milliseconds of the kernel's clock.
+    pub(super) fn used(&mut self, datapath: Datapath) -> Result<Vec<(Match, u64)>, HostError> {
+        let request = Request::new(self.flow, GET, VERSION, &datapath.header()).with(flow::encode_counts_only);
+        let list = self.genl.list("list the flows of the datapath", &request)?;
+        Ok(list.iter().filter_map(|entry| flow::decode_used(Attributes(entry.get(HEADER..)?))).collect())
+    }
+
     /// Changes flows, each whatever becomes of the others, and answers with those that failed, by position. To remove what is gone
     /// already is no failure.
     pub(super) fn change(
@@ -245,7 +252,7 @@ impl Change {
     /// The station that it is about.
     pub(super) fn station(&self) -> Option<Mac> {
         let (Self::Make(matching, _) | Self::Alter(matching, _) | Self::Remove(matching)) = self else { return None };
-        if let Frames::To(mac) = matching.frames { Some(mac) } else { None }
+        matching.station()
     }
 
     fn request(&self, family: u16, header: &[u8], network: Network) -> Request {
@@ -269,7 +276,7 @@ impl Change {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ovs::golden;
+    use crate::ovs::{flow::Frames, golden};
 
     /// An entry as it follows the generic header.
     fn entry(name: &str) -> Vec<u8> {

@@ -41,8 +41,12 @@ const ETHERNET_LEN: usize = 12;
 // enum ovs_flow_attr, linux/openvswitch.h; so all that follow.
 const FLOW_KEY: u16 = 1;
 const FLOW_ACTIONS: u16 = 2;
+const FLOW_USED: u16 = 5;
 const FLOW_MASK: u16 = 7;
 const FLOW_UFID: u16 = 9;
+const FLOW_UFID_FLAGS: u16 = 10;
+/// Flags for what an answer shall leave out that has a flow's name: its key, mask, actions (OVS_UFID_F_OMIT_*).
+const NAME_ONLY: u32 = 1 | 2 | 4;
 // enum ovs_key_attr
 const KEY_ENCAP: u16 = 1;
 const KEY_IN_PORT: u16 = 3;
@@ -137,6 +141,11 @@ impl Match {
         (matching.ufid() == *ufid).then_some(matching)
     }
 
+    /// The station that the frames go to.
+    pub(super) fn station(self) -> Option<Mac> {
+        if let Frames::To(mac) = self.frames { Some(mac) } else { None }
+    }
+
     /// Writes the attributes that name the flow, and those of its key.
     pub(super) fn encode(self, bytes: &mut Vec<u8>, network: Network) {
         put(bytes, FLOW_UFID, &self.ufid());
@@ -229,6 +238,17 @@ impl Action {
             _ => None,
         }
     }
+}
+
+/// Writes the attribute that asks of flows no more than their names and what they count.
+pub(super) fn encode_counts_only(bytes: &mut Vec<u8>) {
+    put_u32(bytes, FLOW_UFID_FLAGS, NAME_ONLY);
+}
+
+/// Reads by what name a flow goes that is ours, and when it was used last: in milliseconds of the kernel's clock; none if never.
+pub(super) fn decode_used(flow: Attributes<'_>) -> Option<(Match, u64)> {
+    let used = flow.find(FLOW_USED)?.try_into().ok()?;
+    Some((Match::from_ufid(flow.find(FLOW_UFID)?)?, u64::from_ne_bytes(used)))
 }
 
 impl Found {

@@ -79,6 +79,19 @@ fn heartbeats_arrive_at_the_bridge_of_the_peer_only() {
 }
 
 #[test]
+fn it_is_seen_to_whom_frames_go_and_heartbeats_are_none() {
+    let Some((one, two)) = two_hosts(Family::V4) else { return };
+    one.apply(&one.plan_to(&two, true));
+    two.apply(&two.plan_to(&one, true));
+    let used = || one.with(|ovs| ovs.used().unwrap());
+    used();
+    one.ping(&two, "-c 1").unwrap();
+    assert_eq!(used(), [two.mac]);
+    one.beat(&two);
+    assert_eq!(used(), []);
+}
+
+#[test]
 fn a_switch_of_one_peer_touches_its_own_stations_only() {
     let Some(host) = Host::alone() else { return };
     let mut plan = many(40);
@@ -143,8 +156,14 @@ fn ten_thousand_stations() {
         assert_eq!(host.with(|ovs| ovs.inspect().unwrap()), [""; 0]);
         let inspected = begun.elapsed();
         let begun = Instant::now();
+        assert_eq!(host.with(|ovs| ovs.used().unwrap()), [], "no frame went");
+        let asked = begun.elapsed();
+        let begun = Instant::now();
         host.restart();
-        say(&format!("{count} stations: again {same:?}, inspected {inspected:?}, taken over {:?}", begun.elapsed()));
+        let taken = begun.elapsed();
+        say(&format!(
+            "{count} stations: again {same:?}, inspected {inspected:?}, asked whom frames went to {asked:?}, taken over {taken:?}"
+        ));
         let begun = Instant::now();
         assert_eq!(host.apply(&plan), 0);
         assert_eq!(host.with(|ovs| ovs.settle().unwrap()), 0);

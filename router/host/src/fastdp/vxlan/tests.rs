@@ -112,6 +112,46 @@ fn heartbeats_reach_the_right_peer_at_full_size_and_unfragmented() {
     });
 }
 
+/// To whom frames went since the last time this was asked.
+fn used(node: &stage::Node) -> Vec<Mac> {
+    // What comes of a frame and what the kernel counts in ticks is over.
+    std::thread::sleep(4 * TICKS);
+    node.with(|vxlan| {
+        assert_eq!(vxlan.inspect().unwrap(), Vec::<String>::new());
+        vxlan.used().unwrap()
+    })
+}
+
+#[test]
+fn it_is_seen_to_whom_frames_go_and_heartbeats_are_none() {
+    on_a_host(|| {
+        let (one, two) = two();
+        let beats = one.host.inside(|| HeartbeatSocket::open("weft", name(1)).unwrap());
+        for lanes in [1, 4] {
+            for v6 in [false, true] {
+                let there = two.station();
+                let stations = (0..9).map(station).chain([there]);
+                let plan = stage::laned(plan(2, underlay(2, v6), true, stations), lanes);
+                one.with(move |vxlan| vxlan.apply(&plan)).unwrap();
+                used(&one);
+                assert_eq!(used(&one), [], "a line that was made is not used for ever: {lanes} lanes, IPv6 {v6}");
+                beats.send(name(2), name(1), &[1; 64]).unwrap();
+                assert_eq!(used(&one), [], "{lanes} lanes, IPv6 {v6}");
+                shout(&one.container, frame(there, one.station()));
+                assert_eq!(used(&one), [there], "{lanes} lanes, IPv6 {v6}");
+                assert_eq!(used(&one), [], "{lanes} lanes, IPv6 {v6}");
+                // Of the host itself, by the bridge.
+                one.host.inside(move || {
+                    let device = Netlink::open().unwrap().link("weft").unwrap().unwrap().index;
+                    let frame = frame(station(3), station(77));
+                    PacketSocket::open(device, 0).unwrap().send(&[IoSlice::new(&frame)]).unwrap();
+                });
+                assert_eq!(used(&one), [station(3)], "{lanes} lanes, IPv6 {v6}");
+            }
+        }
+    });
+}
+
 #[test]
 fn a_heartbeat_socket_takes_its_own_only() {
     on_a_host(|| {
@@ -163,6 +203,7 @@ fn a_change_of_path_changes_what_it_must() {
             lines.retain(|line| line.kind != LineKind::Other && (100..120).any(|number| station(number) == line.mac));
             lines.sort_by_key(|line| (line.device, line.mac));
             // Some kernels tell a line twice.
+            let mut lines: Vec<_> = lines.iter().map(|line| (line.device, line.mac, line.kind)).collect();
             lines.dedup();
             lines
         };

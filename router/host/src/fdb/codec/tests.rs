@@ -73,6 +73,8 @@ fn lines_are_told_apart() {
         if let Some(bridge) = bridge {
             attribute(NDA_MASTER, &bridge.to_ne_bytes(), &mut bytes);
         }
+        let ticks = [7_u32, 250, 300, 0].map(u32::to_ne_bytes);
+        attribute(NDA_CACHEINFO, &ticks.concat(), &mut bytes);
         finish(0, &mut bytes);
         let Some(Answer::Item { sequence: 3, interrupted: false, item: Some(Listed::Line(line)) }) =
             answers(&bytes).next()
@@ -80,6 +82,7 @@ fn lines_are_told_apart() {
             panic!("{bytes:?}");
         };
         assert_eq!((line.device, line.mac), (entry.device, entry.mac));
+        assert_eq!(line.unused, Duration::from_millis(2500));
         line.kind
     };
     let remote = Target::Remote("10.0.0.1".parse().unwrap());

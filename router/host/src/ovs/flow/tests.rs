@@ -99,9 +99,19 @@ fn our_own_bytes_are_known_again() {
 }
 
 #[test]
+fn when_a_flow_was_used_is_read_by_its_name_alone() {
+    let matching = Match { frames: Frames::To(Mac([2, 0, 0, 0, 0, 6])), tagged: true };
+    let mut bytes = Vec::new();
+    put(&mut bytes, FLOW_UFID, &matching.ufid());
+    assert_eq!(decode_used(Attributes(&bytes)), None, "never");
+    put(&mut bytes, FLOW_USED, &123_456_u64.to_ne_bytes());
+    assert_eq!(decode_used(Attributes(&bytes)), Some((matching, 123_456)));
+}
+
+#[test]
 fn any_bytes_are_survived() {
     bolero::check!().for_each(|bytes: &[u8]| {
-        let _ = Found::decode(Attributes(bytes), NETWORK);
+        let _ = (Found::decode(Attributes(bytes), NETWORK), decode_used(Attributes(bytes)));
     });
 }
 
