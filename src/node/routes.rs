@@ -280,7 +280,7 @@ impl Routes {
     }
 
     /// Looks at the further ways to peers that frames go to by relays; which of them have others than before. Those of one peer take
-    /// some microseconds where all have a dozen links.
+    /// some 10 µs where all have a dozen links.
     fn spread(&mut self, graph: &Graph, now: Time) -> Vec<PeerName> {
         let mut changed = Vec::new();
         let selectors = &self.selectors;

@@ -145,7 +145,7 @@ fn flows_are_spread_over_two_relays_as_good_and_none_comes_out_of_order_when_one
 #[test]
 fn a_relay_that_is_slower_or_has_less_to_spare_carries_no_flow() {
     let cases: [fn(&mut Mesh); 2] = [
-        |mesh| worsen(mesh, [(A, 2), (2, A)], |way| way.latency += 2 * MILLISECOND),
+        |mesh| worsen(mesh, [(A, 2), (2, A)], |way| way.latency += 3 * MILLISECOND),
         |mesh| mesh.sim.tell(2, Input::Load(700)),
     ];
     for worse in cases {
