@@ -197,6 +197,9 @@ pub struct Path {
     pub path: String,
     /// The relays on the way, in order.
     pub relays: Vec<PeerName>,
+    /// The relays of each further way that flows are spread over beside this one; none unless it is by relay.
+    #[serde(default)]
+    pub further: Vec<Vec<PeerName>>,
     /// `fastdp`, `sleeve`, or `none`.
     pub method: String,
     /// Round-trip time in microseconds: measured when direct, the sum of the advertised ones by relay.

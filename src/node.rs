@@ -24,6 +24,7 @@ mod report;
 mod routes;
 mod selector;
 mod snapshot;
+mod spread;
 mod withheld;
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
@@ -238,7 +239,10 @@ impl Node {
                 let result = self.names.request(self.name, &mut self.exchange, request);
                 self.outputs.push_back(Output::NamesAnswer(result));
             }
-            Input::Busy { peers, onward } => self.links.busy(&peers, &onward, now),
+            Input::Busy { peers, onward } => {
+                self.routes.used(&peers, now);
+                self.links.busy(&peers, &onward, now);
+            }
             Input::Carried { peers } => self.links.carried(&peers, now),
             Input::Load(share) => self.advert.set_load(f64::from(share) / 1000.0, now),
             Input::SessionWanted { peer } => self.links.want(peer, now),
@@ -529,11 +533,14 @@ impl Node {
         for &peer in &outcome.changed {
             self.path_changed(peer, now);
         }
+        for &peer in &outcome.spread {
+            self.spread_changed(peer);
+        }
         for &peer in &outcome.gone {
             self.forget_peer(peer, now);
         }
         let changed = !outcome.changed.is_empty() || !outcome.gone.is_empty();
-        self.unpublished |= changed || outcome.resized;
+        self.unpublished |= changed || outcome.resized || !outcome.spread.is_empty();
         changed
     }
 
@@ -544,6 +551,13 @@ impl Node {
         self.links.set_relays(peer, relays, now);
         self.path_changes += 1;
         self.outputs.push_back(Output::Event(Event::PathChanged { peer, route, reason }));
+    }
+
+    fn spread_changed(&mut self, peer: PeerName) {
+        let further: Vec<Vec<PeerName>> = self.routes.further(peer).map(<[_]>::to_vec).collect();
+        let first = further.iter().filter_map(|relays| relays.first().copied()).collect();
+        self.links.set_further(peer, first);
+        self.outputs.push_back(Output::Event(Event::SpreadChanged { peer, further }));
     }
 
     fn method_changed(&mut self, peer: PeerName) {

@@ -20,6 +20,8 @@ mod names;
 mod routing;
 #[path = "simulation/scale.rs"]
 mod scale;
+#[path = "simulation/spread.rs"]
+mod spread;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

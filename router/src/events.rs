@@ -44,7 +44,10 @@ impl EventCounts {
             Event::PeerGone { peer } => {
                 self.peers.remove(peer);
             }
-            Event::PeerFound { .. } | Event::TargetsChanged { .. } | Event::Addresses(_) => {}
+            Event::SpreadChanged { .. }
+            | Event::PeerFound { .. }
+            | Event::TargetsChanged { .. }
+            | Event::Addresses(_) => {}
         }
     }
 
@@ -68,6 +71,7 @@ pub(crate) fn log(event: &Event) {
         Event::PathChanged { peer, route: Some(Route::Relayed(relays)), reason } => {
             info!(%peer, ?relays, reason, "path by relay");
         }
+        Event::SpreadChanged { peer, further } => debug!(%peer, ?further, "flows go by these relays, too"),
         Event::MethodChanged { peer, fastdp: true, reason } => info!(%peer, reason, "frames go by the fast datapath"),
         Event::MethodChanged { peer, fastdp: false, reason } => warn!(%peer, reason, "frames go by the sleeve"),
         Event::PeerFound { peer } => info!(%peer, "peer found"),

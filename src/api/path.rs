@@ -11,7 +11,7 @@ pub struct PeerExplanation {
     pub path: Path,
     /// What it costs, in microseconds, as the choice is made; null without a path.
     pub cost_us: Option<u64>,
-    /// The ways there, the best first.
+    /// The ways there: the chosen one, further ones in use, then the others, the best first.
     pub ways: Vec<Way>,
     /// How frames pass directly, by each method.
     pub methods: Vec<Method>,
@@ -30,7 +30,7 @@ pub struct Way {
     pub path: String,
     /// The relays on the way, in order.
     pub relays: Vec<PeerLabel>,
-    /// Whether frames go that way.
+    /// Whether frames go that way: the chosen one, and others that flows are spread over.
     pub in_use: bool,
     /// What the busiest of the relays has to spare: `free`, `busy`, `crowded` or `full`; null for the direct way.
     #[serde(default)]

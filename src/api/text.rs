@@ -318,7 +318,8 @@ pub fn paths(paths: &[Path], now: u64) -> Table {
             "relay" => Tone::Warn,
             _ => Tone::Bad,
         };
-        let relays: Vec<_> = path.relays.iter().map(|relay| who(*relay, nickname(*relay))).collect();
+        let mut relays: Vec<_> = path.relays.iter().map(|relay| who(*relay, nickname(*relay))).collect();
+        relays.extend((!path.further.is_empty()).then(|| format!("+{}", path.further.len())));
         vec![
             Cell::plain(who(path.name, path.nickname.as_ref())),
             Cell::toned(tone, &path.path),

@@ -24,7 +24,7 @@ impl Node {
         let name = self.find_peer(peer)?;
         let path = self.path_line(name, now)?;
         let choice = self.routes.choice(name)?;
-        let ways = self.routes.ways(name);
+        let ways = self.ways(name, choice);
         let cost = choice.chosen().and_then(|relays| self.routes.in_use(relays, name)).map(|in_use| in_use.cost);
         Some(PeerExplanation {
             cost_us: cost.map(micros),
@@ -52,12 +52,27 @@ impl Node {
         only(false).or_else(|| only(true))
     }
 
+    /// The ways that are in use, the chosen one first, and then the others, the best first.
+    fn ways(&self, peer: PeerName, choice: &Selector) -> Vec<PathChoice> {
+        let mut ways = self.routes.ways(peer);
+        let missing: Vec<_> =
+            self.further(peer).filter(|relays| !ways.iter().any(|way| way.relays == *relays)).collect();
+        ways.extend(missing.into_iter().filter_map(|relays| self.routes.way(relays, peer)));
+        let is_chosen = |way: &PathChoice| choice.chosen() == Some(&way.relays[..]);
+        ways.sort_by_key(|way| (!is_chosen(way), !self.is_in_use(&way.relays, choice, peer)));
+        ways
+    }
+
+    fn is_in_use(&self, relays: &[PeerName], choice: &Selector, peer: PeerName) -> bool {
+        choice.chosen() == Some(relays) || self.further(peer).any(|further| further == relays)
+    }
+
     fn way(&self, way: &PathChoice, choice: &Selector, peer: PeerName) -> Way {
         let measured = self.routes.measured(&way.relays, peer);
         Way {
             path: if way.relays.is_empty() { "direct" } else { "relay" }.to_owned(),
             relays: way.relays.iter().map(|relay| self.label(*relay)).collect(),
-            in_use: choice.chosen() == Some(&way.relays[..]),
+            in_use: self.is_in_use(&way.relays, choice, peer),
             relaying: way
                 .relays
                 .iter()

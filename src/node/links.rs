@@ -89,6 +89,8 @@ pub(super) struct Link {
     used_at: Time,
     stamp: Option<Stamp>,
     relays: Option<Vec<PeerName>>,
+    /// The first relays of further ways that flows are spread over.
+    further: Vec<PeerName>,
     confirm_at: Time,
     /// The size of the direct path as last told.
     payload_max: Option<usize>,
@@ -255,6 +257,13 @@ impl Links {
         }
     }
 
+    /// Flows to `peer` go by these first relays, too.
+    pub(super) fn set_further(&mut self, peer: PeerName, further: Vec<PeerName>) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.further = further;
+        }
+    }
+
     /// Frames were exchanged with these peers a moment ago, and packets of others passed on straight to those in `onward`: links that
     /// carry any are watched more closely.
     pub(super) fn busy(&mut self, peers: &[PeerName], onward: &[PeerName], now: Time) {
@@ -263,9 +272,11 @@ impl Links {
         for &peer in peers {
             let Some(link) = self.links.get_mut(&peer) else { continue };
             link.used(now);
-            // What goes by relays is seen on the link to the first.
+            // What goes by relays is seen on the links to the first ones.
             let first = link.relays.as_ref().and_then(|relays| relays.first().copied()).unwrap_or(peer);
-            self.carries(first, |direct| direct.busy(interval, now), now);
+            for carrier in link.further.clone().into_iter().chain([first]) {
+                self.carries(carrier, |direct| direct.busy(interval, now), now);
+            }
             self.touch(peer, now);
         }
         for &peer in onward {
@@ -620,6 +631,7 @@ impl Link {
             used_at: Time::ZERO,
             stamp: None,
             relays: None,
+            further: Vec::new(),
             confirm_at: Time::ZERO,
             payload_max: None,
             own: None,

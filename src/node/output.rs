@@ -114,6 +114,13 @@ pub enum Event {
         /// Why, in words for people.
         reason: String,
     },
+    /// Flows to a peer that is reached by relays are spread over other ways than before.
+    SpreadChanged {
+        /// The peer.
+        peer: PeerName,
+        /// The relays of each way beside the chosen one.
+        further: Vec<Vec<PeerName>>,
+    },
     /// Frames to a peer go by another method than before.
     MethodChanged {
         /// The peer.

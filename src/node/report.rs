@@ -167,6 +167,7 @@ impl Node {
                 nickname: self.nickname(name),
                 path: "direct".to_owned(),
                 relays: Vec::new(),
+                further: Vec::new(),
                 method: FASTDP.to_owned(),
                 rtt_us: fast.rtt().map(micros),
                 loss: Some(fast.loss()),
@@ -196,6 +197,7 @@ impl Node {
             .to_owned(),
             method: if relays.is_some() { SLEEVE } else { NONE }.to_owned(),
             relays: relays.unwrap_or_default(),
+            further: self.further(name).map(<[_]>::to_vec).collect(),
             rtt_us: rtt.map(micros),
             loss: direct.filter(|_| is_direct).map(|direct| direct.loss()),
             losses: direct

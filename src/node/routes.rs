@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use super::selector::{InUse, Offer, Selector};
+use super::{
+    selector::{InUse, Offer, Selector},
+    spread::{Rated, Spread},
+};
 use crate::{
     api::allocation::PeerLabel,
     id::PeerName,
@@ -42,6 +45,8 @@ pub(super) struct Outcome {
     pub(super) gone: Vec<PeerName>,
     /// A path carries packets of another size than before.
     pub(super) resized: bool,
+    /// Peers to which flows are spread over other ways now.
+    pub(super) spread: Vec<PeerName>,
 }
 
 /// What the node knows itself of its links, beyond what it tells everybody.
@@ -73,6 +78,10 @@ pub(super) struct Routes {
     /// Peers to which this end has a direct path and there is another, and those to which frames go by the other all the same.
     alternatives: BTreeSet<PeerName>,
     avoided: BTreeSet<PeerName>,
+    /// Of peers that frames go to by relays.
+    spreads: BTreeMap<PeerName, Spread>,
+    /// When the next way of one of them joins.
+    joins_at: Option<Time>,
 }
 
 impl Routes {
@@ -85,6 +94,23 @@ impl Routes {
     pub(super) fn told(&mut self, peer: PeerName) {
         self.told.insert(peer);
         self.stale = true;
+    }
+
+    /// Frames were exchanged with these peers a moment ago: where they go by relays, further ways are looked for.
+    pub(super) fn used(&mut self, peers: &[PeerName], now: Time) {
+        for peer in peers {
+            if let Some(spread) = self.spreads.get_mut(peer) {
+                spread.used(now);
+            } else if self.relays(*peer).is_some_and(|relays| !relays.is_empty()) {
+                self.spreads.insert(*peer, Spread::new(now));
+                self.stale = true;
+            }
+        }
+    }
+
+    /// The relays of each way that flows to `peer` are spread over beside the chosen one.
+    pub(super) fn further(&self, peer: PeerName) -> impl Iterator<Item = &[PeerName]> {
+        self.spreads.get(&peer).into_iter().flat_map(Spread::further)
     }
 
     /// Whether gossip reaches this peer.
@@ -170,6 +196,11 @@ impl Routes {
         self.graph.as_ref().map(|graph| graph.alternatives(peer)).unwrap_or_default()
     }
 
+    /// The way by these relays; None if it is none.
+    pub(super) fn way(&self, relays: &[PeerName], peer: PeerName) -> Option<PathChoice> {
+        Some(PathChoice { relays: relays.to_vec(), cost: self.graph.as_ref()?.cost(relays, peer)? })
+    }
+
     /// Whether frames to `peer` have another way than straight, and whether they go it although they could go straight.
     pub(super) fn steering(&self, peer: PeerName) -> (bool, bool) {
         (self.alternatives.contains(&peer), self.avoided.contains(&peer))
@@ -183,7 +214,7 @@ impl Routes {
     /// When [`Self::update`] has something to do.
     pub(super) fn deadline(&self) -> Option<Time> {
         let recompute = self.stale.then(|| self.computed_at.map_or(Time::ZERO, |at| at + self.recompute_interval()));
-        [recompute, self.rival_at, self.gone.deadline()].into_iter().flatten().min()
+        [recompute, self.rival_at, self.joins_at, self.gone.deadline()].into_iter().flatten().min()
     }
 
     /// Looks at the graph, as it is time; `own_link` says what we know of a link of ours, `private` are those that are told to nobody.
@@ -242,9 +273,28 @@ impl Routes {
             set(&mut self.alternatives, peer, !own_link(peer).is_down && graph.has_detour(peer));
             set(&mut self.avoided, peer, is_relayed && graph.has_direct(peer));
         }
+        let spread = self.spread(&graph, now);
         self.graph = Some(graph);
         self.rival_at = self.selectors.values().filter_map(Selector::deadline).min();
-        Outcome { changed, gone, resized }
+        Outcome { changed, gone, resized, spread }
+    }
+
+    /// Looks at the further ways to peers that frames go to by relays; which of them have others than before. Those of one peer take
+    /// some 10 µs where all have a dozen links.
+    fn spread(&mut self, graph: &Graph, now: Time) -> Vec<PeerName> {
+        let mut changed = Vec::new();
+        let selectors = &self.selectors;
+        self.spreads.retain(|peer, spread| {
+            let relays = selectors.get(peer).and_then(Selector::chosen).filter(|relays| !relays.is_empty());
+            let chosen = relays.filter(|_| spread.is_used(now)).and_then(|relays| rated(graph, relays, *peer));
+            let ways = if chosen.is_some() { ways(graph, spread, *peer) } else { Vec::new() };
+            if spread.update(chosen.as_ref(), &ways, now) {
+                changed.push(*peer);
+            }
+            chosen.is_some()
+        });
+        self.joins_at = self.spreads.values().filter_map(|spread| spread.deadline(now)).min();
+        changed
     }
 
     /// The graph as of now: that of before where nothing else was told.
@@ -275,8 +325,30 @@ impl Routes {
         self.selectors.remove(&peer);
         self.alternatives.remove(&peer);
         self.avoided.remove(&peer);
+        self.spreads.remove(&peer);
         self.told(peer);
     }
+}
+
+/// The ways that flows can be spread over, the best first.
+fn ways(graph: &Graph, spread: &Spread, peer: PeerName) -> Vec<Rated> {
+    let mut relays: Vec<Vec<PeerName>> = graph.alternatives(peer).into_iter().map(|way| way.relays).collect();
+    // Where many are as good, one in use need not be among the best.
+    let missing: Vec<_> = spread.further().filter(|way| !relays.iter().any(|known| known == way)).collect();
+    relays.extend(missing.into_iter().map(<[_]>::to_vec));
+    relays.retain(|relays| !relays.is_empty());
+    let mut ways: Vec<Rated> = relays.iter().filter_map(|relays| rated(graph, relays, peer)).collect();
+    ways.sort_by_key(|way| way.cost);
+    ways
+}
+
+fn rated(graph: &Graph, relays: &[PeerName], peer: PeerName) -> Option<Rated> {
+    Some(Rated {
+        relays: relays.to_vec(),
+        cost: Duration::from_micros(graph.cost(relays, peer)?),
+        rtt: Measured::of(graph.links(relays, peer))?.rtt,
+        payload_max: graph.payload_max(relays, peer)?,
+    })
 }
 
 fn in_use(graph: &Graph, relays: &[PeerName], peer: PeerName) -> Option<InUse> {

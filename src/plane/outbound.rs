@@ -19,6 +19,7 @@ use crate::{
     id::PeerName,
     switch::{
         answer::answer,
+        flows,
         forwarding::{Forwarding, Route},
     },
     wire::sleeve::{
@@ -57,13 +58,13 @@ struct Way<'f> {
     room: usize,
 }
 
-/// Whether the sender of a frame that does not fit is told so.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Fitting {
-    /// Yes: the frame goes to one known station.
-    Answered,
-    /// No: it is replicated, and each peer would make an answer of its own.
-    Silent,
+/// For whom a frame is.
+#[derive(Clone, Copy, Debug)]
+enum Cast<'a> {
+    /// For one known station: it goes the way of its flow, and the sender is told if it does not fit.
+    One(&'a Ethernet, &'a [u8]),
+    /// It is replicated, and goes the chosen way; each peer would make an answer of its own.
+    Many,
 }
 
 impl Plane {
@@ -81,7 +82,7 @@ impl Plane {
             return Err(Drop::Looped);
         }
         if let Some(peer) = forwarding.stations.get(&destination) {
-            return self.send(forwarding, *peer, pieces, Fitting::Answered, out);
+            return self.send(forwarding, *peer, pieces, Cast::One(ethernet, frame), out);
         }
         if let Some(reply) = answer(forwarding, frame) {
             out.frame(reply.frame());
@@ -89,7 +90,7 @@ impl Plane {
         }
         for (peer, known) in &forwarding.peers {
             if known.route.is_some() {
-                let result = self.send(forwarding, *peer, pieces, Fitting::Silent, out);
+                let result = self.send(forwarding, *peer, pieces, Cast::Many, out);
                 self.counters.settle(result);
             }
         }
@@ -156,16 +157,28 @@ impl Plane {
         if session.sealed() >= REJECT_AFTER_PACKETS { Err(Drop::SessionUsedUp) } else { Ok(session) }
     }
 
-    fn way<'f>(&mut self, forwarding: &'f Forwarding, peer: PeerName, out: &mut impl Outlet) -> Result<Way<'f>, Drop> {
+    fn way<'f>(
+        &mut self,
+        forwarding: &'f Forwarding,
+        peer: PeerName,
+        cast: Cast<'_>,
+        out: &mut impl Outlet,
+    ) -> Result<Way<'f>, Drop> {
         let known = forwarding.peers.get(&peer).ok_or(Drop::NoRoute)?;
         let route = known.route.as_ref().ok_or(Drop::NoRoute)?;
         let session = self.session(forwarding, peer, out)?;
         let (to, relayed) = match route {
             Route::Direct(to) => (*to, None),
-            Route::Relayed(relays) => {
+            Route::Relayed(chosen) => {
+                let relays = match cast {
+                    Cast::One(ethernet, frame) if !known.further.is_empty() => {
+                        flows::way(flows::number(ethernet, frame), known.relayed()).unwrap_or(chosen)
+                    }
+                    Cast::One(..) | Cast::Many => chosen,
+                };
                 let source = forwarding.name.ok_or(Drop::NoRoute)?;
                 let link = self.link(forwarding, *relays.first().ok_or(Drop::NoRoute)?, out)?;
-                (link.to, Some((source, link.session, relays.as_slice())))
+                (link.to, Some((source, link.session, relays)))
             }
         };
         let overhead = relay_overhead(relayed.map_or(0, |(_, _, relays)| relays.len()));
@@ -179,18 +192,18 @@ impl Plane {
         forwarding: &Forwarding,
         peer: PeerName,
         pieces: &impl Pieces,
-        fitting: Fitting,
+        cast: Cast<'_>,
         out: &mut impl Outlet,
     ) -> Result<(), Drop> {
-        let way = self.way(forwarding, peer, out)?;
-        if way.relayed.is_some() && fitting == Fitting::Answered {
+        let way = self.way(forwarding, peer, cast, out)?;
+        if way.relayed.is_some() && matches!(cast, Cast::One(..)) {
             self.want_straight(peer, out);
         }
         if pieces.longest() <= way.room {
             return self.send_pieces(&way, pieces, out);
         }
         let mut scratch = std::mem::take(&mut self.scratch);
-        let result = self.send_cut(&way, pieces, fitting, &mut scratch, out);
+        let result = self.send_cut(&way, pieces, cast, &mut scratch, out);
         self.scratch = scratch;
         result
     }
@@ -200,7 +213,7 @@ impl Plane {
         &mut self,
         way: &Way<'_>,
         pieces: &impl Pieces,
-        fitting: Fitting,
+        cast: Cast<'_>,
         scratch: &mut [u8],
         out: &mut impl Outlet,
     ) -> Result<(), Drop> {
@@ -212,7 +225,7 @@ impl Plane {
             } else if let Some(fragments) = Fragments::new(piece, way.room) {
                 self.send_pieces(way, &fragments, out)?;
             } else {
-                if fitting == Fitting::Answered {
+                if matches!(cast, Cast::One(..)) {
                     answer_too_big(piece, way.room, out);
                 }
                 return Err(Drop::TooBig);

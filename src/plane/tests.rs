@@ -2,6 +2,7 @@
 
 mod hostile;
 mod sizes;
+mod spread;
 mod transit;
 mod ways;
 
@@ -95,6 +96,7 @@ impl Mesh {
                     forwarding.peers.insert(
                         name(other),
                         PeerForwarding {
+                            further: Vec::new(),
                             session: None,
                             route,
                             straight: Some((address(other), 1472)),

@@ -28,10 +28,13 @@ pub struct PeerForwarding {
     pub session: Option<Arc<Session>>,
     /// The way there; None while there is none.
     pub route: Option<Route>,
+    /// The relays of further ways, as many as the route has, that flows are spread over; none unless the route is relayed.
+    pub further: Vec<Vec<PeerName>>,
     /// Where packets that have relays written into them go straight to the peer, whatever the route of our own frames, and the largest
     /// UDP payload that passes; None while nothing does.
     pub straight: Option<(SocketAddr, usize)>,
-    /// The largest UDP payload (the whole sleeve packet, outermost header included) that the route carries unfragmented.
+    /// The largest UDP payload (the whole sleeve packet, outermost header included) that the route and each further way
+    /// carry unfragmented.
     pub payload_max: usize,
     /// Whether the kernel carries frames there by itself, whatever the route.
     pub carried: bool,
@@ -60,14 +63,22 @@ pub struct Forwarding {
     pub receiving: HashMap<u32, (PeerName, Arc<Session>), QuickHash>,
 }
 
-impl Forwarding {
-    /// Whether frames to `peer` want for no session, its own or the first relay's.
-    pub fn is_ready(&self, peer: PeerName) -> bool {
-        let has_session = |peer: &PeerName| self.peers.get(peer).is_some_and(|known| known.session.is_some());
-        let relay = match self.peers.get(&peer).and_then(|known| known.route.as_ref()) {
-            Some(Route::Relayed(relays)) => relays.first(),
+impl PeerForwarding {
+    /// The relays of all ways that flows are spread over, the route first; none if that is direct.
+    pub fn relayed(&self) -> impl Iterator<Item = &[PeerName]> {
+        let route = match &self.route {
+            Some(Route::Relayed(relays)) => Some(relays),
             Some(Route::Direct(_)) | None => None,
         };
-        has_session(&peer) && relay.is_none_or(has_session)
+        route.into_iter().flat_map(|relays| [relays].into_iter().chain(&self.further)).map(Vec::as_slice)
+    }
+}
+
+impl Forwarding {
+    /// Whether frames to `peer` want for no session, its own or that of a first relay.
+    pub fn is_ready(&self, peer: PeerName) -> bool {
+        let has_session = |peer: &PeerName| self.peers.get(peer).is_some_and(|known| known.session.is_some());
+        let mut first = self.peers.get(&peer).into_iter().flat_map(PeerForwarding::relayed).filter_map(<[_]>::first);
+        has_session(&peer) && first.all(has_session)
     }
 }

@@ -37,6 +37,7 @@ fn snapshot() -> Snapshot {
         nickname: None,
         path: "relay".to_owned(),
         relays: vec![Identity::generate(&Entropy::System).name()],
+        further: Vec::new(),
         method: "sleeve".to_owned(),
         rtt_us: Some(3000),
         loss: None,

@@ -133,6 +133,7 @@ mod tests {
                 nickname: Some("C".parse().unwrap()),
                 path: "relay".to_owned(),
                 relays: vec![relay],
+                further: Vec::new(),
                 method: "sleeve".to_owned(),
                 rtt_us: Some(2100),
                 loss: None,

@@ -103,9 +103,9 @@ fn paths_name_their_relays_and_reason() {
     assert_eq!(
         paths(&report().paths, 1_000_200).to_string(),
         "\
-PEER                     PATH    VIA                      METHOD      RTT   LOSS   MTU         FOR  REASON
-7e:52:00:00:00:02(beta)  direct  -                        sleeve   1.2 ms  0.4 %  1472  3 min 20 s  direct link up
-7e:52:00:00:00:03        relay   7e:52:00:00:00:02(beta)  sleeve  15.0 ms      -  1340        20 s  direct link silent
+PEER                     PATH    VIA                         METHOD      RTT   LOSS   MTU         FOR  REASON
+7e:52:00:00:00:02(beta)  direct  -                           sleeve   1.2 ms  0.4 %  1472  3 min 20 s  direct link up
+7e:52:00:00:00:03        relay   7e:52:00:00:00:02(beta) +1  sleeve  15.0 ms      -  1340        20 s  direct link silent
 "
     );
 }
@@ -253,6 +253,7 @@ fn report() -> Report {
                 nickname: Some(nick("beta")),
                 path: "direct".to_owned(),
                 relays: Vec::new(),
+                further: Vec::new(),
                 method: "sleeve".to_owned(),
                 rtt_us: Some(1_234),
                 loss: Some(0.004),
@@ -266,6 +267,7 @@ fn report() -> Report {
                 nickname: None,
                 path: "relay".to_owned(),
                 relays: vec![peer(2)],
+                further: vec![vec![peer(1)]],
                 method: "sleeve".to_owned(),
                 rtt_us: Some(15_000),
                 loss: None,

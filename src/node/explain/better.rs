@@ -52,7 +52,8 @@ impl Node {
     /// A path that is better, and not taken yet.
     fn rival(&self, peer: PeerName, choice: &Selector, ways: &[PathChoice], now: Time) -> Option<String> {
         let relays = choice.chosen()?;
-        let (in_use, best) = (self.routes.in_use(relays, peer)?, ways.first().filter(|best| best.relays != relays)?);
+        let best = ways.iter().min_by_key(|way| way.cost).filter(|best| best.relays != relays)?;
+        let in_use = self.routes.in_use(relays, peer)?;
         let (best_cost, cost, wanted) = (Duration::from_micros(best.cost), in_use.cost, in_use.gain_wanted());
         Some(format!(
             "{} costs {best_cost:.1?} instead of {cost:.1?}: it is taken when it has been better by {wanted:.1?} for {} s",

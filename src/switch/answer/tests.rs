@@ -20,6 +20,7 @@ fn forwarding() -> Forwarding {
     forwarding.peers.insert(
         PEER,
         PeerForwarding {
+            further: Vec::new(),
             session: None,
             route,
             straight: None,

@@ -82,6 +82,7 @@ impl Lab {
             peers.insert(
                 other.name,
                 PeerForwarding {
+                    further: Vec::new(),
                     session: Some(session),
                     route,
                     straight: Some((to, PAYLOAD_MAX)),
