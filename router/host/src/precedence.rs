@@ -16,7 +16,7 @@ pub fn go_before_others(does: bool) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// How a thread has fared since it began (the kernel's Documentation/scheduler/sched-stats.rst, "/proc/<pid>/schedstat").
+/// How a thread has fared since it began (the kernel's Documentation/scheduler/sched-stats.rst, `/proc/PID/schedstat`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Turns {
     /// How long it ran on a core, a few milliseconds late.
