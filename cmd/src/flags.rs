@@ -74,11 +74,10 @@ pub(crate) struct RouterFlags {
     #[arg(long, help_heading = "Network")]
     #[serde(alias = "no-relay")]
     pub(crate) no_relay: bool,
-    /// Packets that are handled here, not by the kernel, wait for a core like all processes; without this they go first, as what
-    /// the kernel forwards does, while an eighth of each core is left to others
+    /// Packets of the sleeve go before other processes where these keep them waiting, as what the kernel forwards does, while an
+    /// eighth of each core is left: for short pings on a busy host. Floods of small packets pass at less than half the rate
     #[arg(long, help_heading = "Network")]
-    #[serde(alias = "no-realtime")]
-    pub(crate) no_realtime: bool,
+    pub(crate) realtime: bool,
     /// Connect to the peers of the last run
     #[arg(long, conflicts_with = "peers", help_heading = "Network")]
     pub(crate) resume: bool,
