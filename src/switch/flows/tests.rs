@@ -113,8 +113,9 @@ fn any_bytes_have_a_number() {
     bolero::check!().for_each(|bytes: &[u8]| {
         let whole = [&[2; 12][..], bytes].concat();
         for frame in [bytes, &whole] {
-            let Some(ethernet) = Ethernet::parse(frame) else { continue };
-            assert_eq!(number(&ethernet, frame), number(&ethernet, &frame.to_vec()));
+            if let Some(ethernet) = Ethernet::parse(frame) {
+                number(&ethernet, frame);
+            }
         }
     });
 }
