@@ -109,13 +109,13 @@ proptest! {
 }
 
 #[test]
-fn any_bytes_have_a_number() {
+fn any_bytes_have_a_number_and_a_way() {
+    let ways = relays(&[1, 2, 3]);
     bolero::check!().for_each(|bytes: &[u8]| {
         let whole = [&[2; 12][..], bytes].concat();
         for frame in [bytes, &whole] {
-            if let Some(ethernet) = Ethernet::parse(frame) {
-                number(&ethernet, frame);
-            }
+            let Some(ethernet) = Ethernet::parse(frame) else { continue };
+            assert!((1..=3).contains(&chosen(number(&ethernet, frame), &ways)));
         }
     });
 }
