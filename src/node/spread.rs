@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{id::PeerName, time::Time};
 
-/// Ways in all, the chosen one included: the next one would take but a fifth from the others.
+/// Ways in all, the chosen one included: the fifth would take little, as each of four has 25 % of the flows and each of five 20 %.
 const WAYS_MAX: usize = 4;
 /// How long a way must have been near before it joins, as for a better path.
 const JOINS_AFTER: Duration = Duration::from_secs(3);

@@ -145,7 +145,7 @@ fn flows_are_spread_over_two_relays_as_good_and_none_comes_out_of_order_when_one
 #[test]
 fn a_relay_that_is_slower_or_has_less_to_spare_carries_no_flow() {
     let cases: [fn(&mut Mesh); 2] = [
-        |mesh| worsen(mesh, [(A, 2), (2, A)], |way| way.latency += 3 * MILLISECOND),
+        |mesh| worsen(mesh, [(A, 2), (2, A)], |way| way.latency += 6 * MILLISECOND),
         |mesh| mesh.sim.tell(2, Input::Load(700)),
     ];
     for worse in cases {
@@ -155,6 +155,7 @@ fn a_relay_that_is_slower_or_has_less_to_spare_carries_no_flow() {
         let mut flows = Flows::new(&mesh);
         flows.run(&mut mesh, 10 * SECOND);
         let shares = flows.shares(&mut mesh);
-        assert!(shares[0] > 0.9 && shares[1] < 0.05, "{shares:?}");
+        let told = mesh.sim.explain(A, mesh.name(D)).unwrap();
+        assert!(shares[0] > 0.9 && shares[1] < 0.05, "{shares:?}: {told:#?}");
     }
 }
