@@ -21,8 +21,10 @@ fn the_keys_of_json_are_as_promised() {
             ["direction", "address", "state", "encrypted", "method", "name", "nickname", "mtu", "rtt_us", "info"];
         keys_are(a, "connections", &connections)?;
         keys_are(a, "peers", &["name", "nickname", "addresses", "connections"])?;
-        let paths =
-            ["name", "nickname", "path", "relays", "method", "rtt_us", "loss", "losses", "mtu", "since", "reason"];
+        let paths = [
+            "name", "nickname", "path", "relays", "further", "method", "rtt_us", "loss", "losses", "mtu", "since",
+            "reason",
+        ];
         keys_are(a, "paths", &paths)?;
         let connection = a.expect_established("B")?;
         ensure!(connection.encrypted && ["sleeve", "fastdp"].contains(&connection.method.as_str()), "{connection:?}");
