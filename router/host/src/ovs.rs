@@ -46,6 +46,10 @@ pub(crate) use devices::{is_datapath, remove};
 use flow::{Action, Found, Match, Network};
 use table::{Held, Holdings, Side, Steps, Wanted};
 
+/// By so many milliseconds what the kernel tells of one use of a flow may be later the next time: it takes off from its clock
+/// what passed by its tick (net/openvswitch/flow_netlink.c, ovs_flow_used_time), which is late on a busy host.
+const WAVERS: u64 = 100;
+
 /// The fast datapath by Open vSwitch.
 pub struct Ovs {
     config: FastConfig,
@@ -298,8 +302,9 @@ impl FastDatapath for Ovs {
     fn used(&mut self) -> Result<Vec<Mac>, HostError> {
         let used: BTreeMap<Match, u64> = self.datapaths.used(self.devices.datapath)?.into_iter().collect();
         let before = std::mem::replace(&mut self.used, used);
-        let again = self.used.iter().filter(|(matching, at)| before.get(matching) != Some(at));
-        let mut stations: Vec<Mac> = again.filter_map(|(matching, _)| matching.station()).collect();
+        let again = |(matching, at): &(&Match, &u64)| before.get(matching).is_none_or(|before| **at > before + WAVERS);
+        let mut stations: Vec<Mac> =
+            self.used.iter().filter(again).filter_map(|(matching, _)| matching.station()).collect();
         stations.retain(|mac| self.plan.stations.contains_key(mac));
         stations.dedup();
         Ok(stations)

@@ -88,7 +88,13 @@ fn it_is_seen_to_whom_frames_go_and_heartbeats_are_none() {
     one.ping(&two, "-c 1").unwrap();
     assert_eq!(used(), [two.mac]);
     one.beat(&two);
-    assert_eq!(used(), []);
+    // What the kernel tells of one use wavers from look to look.
+    for look in 0..100 {
+        assert_eq!(used(), [], "look {look}");
+        std::thread::sleep(Duration::from_millis(7));
+    }
+    one.ping(&two, "-c 1").unwrap();
+    assert_eq!(used(), [two.mac]);
 }
 
 #[test]
