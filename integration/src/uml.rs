@@ -40,8 +40,8 @@ pub const IN_GUEST: &str = "WEFT_UML";
 /// Where Debian's package `user-mode-linux` puts the kernel and its modules.
 const KERNEL: &str = "/usr/bin/linux.uml";
 const MODULES: &str = "/usr/lib/uml/modules";
-/// Programs that the guest's set-up runs.
-const PROGRAMS: [&str; 7] = ["bash", "setpriv", "setsid", "mount", "modprobe", "ip", "pivot_root"];
+/// Programs that the guest's set-up runs, on either side.
+const PROGRAMS: [&str; 8] = ["cc", "bash", "setpriv", "setsid", "mount", "modprobe", "ip", "pivot_root"];
 /// The kernel's memory, most of which the host never gives: it counts when first written.
 const MEMORY: u64 = 1 << 30;
 /// Between SIGTERM, on which it clears up by itself, and SIGKILL.
@@ -167,7 +167,7 @@ impl Running {
         run.arg(format!("mem={}M", MEMORY >> 20)).arg(format!("uml_dir={directory}"));
         run.arg(format!("init={directory}/root.sh"));
         run.arg(format!("weft_job={directory}")).arg(format!("weft_modules={MODULES}"));
-        run.env("TMPDIR", memory_directory(job));
+        run.env("TMPDIR", memory_directory(job)).env("LD_PRELOAD", job.registers());
         run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         run.spawn().map(Self).context("starting User-Mode Linux")
     }

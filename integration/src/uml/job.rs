@@ -5,6 +5,7 @@ use std::{
     fs,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
+    process::Command,
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -20,6 +21,7 @@ use super::KERNEL;
 const OWNED: &str = "weft-uml";
 const ROOT: &str = include_str!("root.sh");
 const SYSTEM: &str = include_str!("system.sh");
+const REGISTERS: &str = include_str!("registers.c");
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -57,6 +59,7 @@ impl Job {
         fs::write(self.0.join("root.sh"), ROOT)?;
         fs::set_permissions(self.0.join("root.sh"), fs::Permissions::from_mode(0o755))?;
         fs::write(self.0.join("system.sh"), SYSTEM)?;
+        self.compile_registers()?;
         fs::write(self.0.join("command"), words(command.iter().map(|word| word.as_ref().as_bytes().to_vec())))?;
         let variables =
             environment.iter().map(|(name, value)| [name.as_bytes(), b"=".as_slice(), value.as_bytes()].concat());
@@ -68,6 +71,20 @@ impl Job {
         }
         fs::write(self.0.join("writable"), lines)?;
         Ok(())
+    }
+
+    fn compile_registers(&self) -> Result<()> {
+        let source = self.0.join("registers.c");
+        fs::write(&source, REGISTERS)?;
+        let compiled =
+            Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&self.registers(), &source]).output()?;
+        ensure!(compiled.status.success(), "cc: {}", String::from_utf8_lossy(&compiled.stderr));
+        Ok(())
+    }
+
+    /// What is to be loaded before the kernel.
+    pub(super) fn registers(&self) -> PathBuf {
+        self.0.join("registers.so")
     }
 
     /// Where it is.
