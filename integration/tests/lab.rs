@@ -22,6 +22,7 @@ mod lab {
     mod one_host;
     mod promises;
     mod refusals;
+    mod relays;
     mod restarts;
     mod tidy;
     mod uml;

@@ -251,6 +251,27 @@ impl Host {
         Ok(TICK * u32::try_from(times.iter().sum::<u64>())?)
     }
 
+    /// Lets its router have no more than so many percent of a core, until it ends.
+    pub fn limit_cpu(&self, percent: u32) -> Result<()> {
+        const PERIOD_US: u32 = 20_000;
+        let quota_us = PERIOD_US * percent / 100;
+        // The older version has a hierarchy for each controller.
+        let older = Path::new("/sys/fs/cgroup/cpu");
+        let top = if older.exists() { older } else { Path::new("/sys/fs/cgroup") };
+        // Goes with the lab, by its name.
+        let group = top.join(self.namespace().name());
+        fs::create_dir(&group).with_context(|| group.display().to_string())?;
+        let set = |file, value: String| fs::write(group.join(file), &value).with_context(|| format!("{file} {value}"));
+        if top == older {
+            set("cpu.cfs_period_us", PERIOD_US.to_string())?;
+            set("cpu.cfs_quota_us", quota_us.to_string())?;
+        } else {
+            fs::write(top.join("cgroup.subtree_control"), "+cpu").context("the controller of CPUs")?;
+            set("cpu.max", format!("{quota_us} {PERIOD_US}"))?;
+        }
+        set("cgroup.procs", self.pid()?.to_string())
+    }
+
     /// Kills the router as `kill -9` does, and waits for its end.
     pub fn kill9(&self) -> Result<()> {
         let pid = Pid::from_raw(self.pid()?);
