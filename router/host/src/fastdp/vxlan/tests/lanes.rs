@@ -319,18 +319,22 @@ fn new_keys_of_other_lanes_lose_no_sealed_packet() {
         x2.apply(&plan).unwrap();
         apply(&two, &plan);
         let plans = [(4, 1), (1, 4)].map(|(send, before)| sealing(&one, &two, false, send, Some(before)));
-        let mut round = || {
+        let round = |x1: &mut Xfrm| {
             for plan in &plans {
                 // As the router does: first what seals, then what leads there.
                 x1.apply(plan).unwrap();
                 apply(&one, plan);
             }
         };
-        round();
-        let (sent, lost) = lost_while(&one, &two, 50, round);
-        println!("{lost} of {sent} lost");
-        assert!(sent > 100 && lost == 0, "{lost} of {sent} lost");
-        let sent = packets(&mut x1, true);
-        assert!(sent[0] > 0 && sent[1..].iter().sum::<u64>() > 0, "{sent:?}");
+        round(&mut x1);
+        // On one core the sender may have its turns while the same plan is in force, again and again.
+        let is_by_both = (0..20).any(|_| {
+            let (sent, lost) = lost_while(&one, &two, 50, || round(&mut x1));
+            let by_lane = packets(&mut x1, true);
+            println!("{lost} of {sent} lost: {by_lane:?}");
+            assert!(sent > 100 && lost == 0, "{lost} of {sent} lost");
+            by_lane[0] > 0 && by_lane[1..].iter().sum::<u64>() > 0
+        });
+        assert!(is_by_both, "one plan's lanes were never used");
     });
 }
