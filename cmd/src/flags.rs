@@ -74,10 +74,11 @@ pub(crate) struct RouterFlags {
     #[arg(long, help_heading = "Network")]
     #[serde(alias = "no-relay")]
     pub(crate) no_relay: bool,
-    /// Packets of the sleeve go before other processes where these keep them waiting, as what the kernel forwards does, while an
-    /// eighth of each core is left: for short pings on a busy host. Floods of small packets pass at less than half the rate
+    /// Let packets of the sleeve wait for a core like all processes. Without this they go before those that keep them waiting, as what
+    /// the kernel forwards does, while a sixteenth of each core is left
     #[arg(long, help_heading = "Network")]
-    pub(crate) realtime: bool,
+    #[serde(alias = "no-realtime")]
+    pub(crate) no_realtime: bool,
     /// Connect to the peers of the last run
     #[arg(long, conflicts_with = "peers", help_heading = "Network")]
     pub(crate) resume: bool,

@@ -107,7 +107,7 @@ impl Settings {
             conn_limit: flags.conn_limit.or(file.conn_limit).unwrap_or(DEFAULT_CONN_LIMIT),
             discovery: !(flags.no_discovery || file.no_discovery),
             relay: !(flags.no_relay || file.no_relay),
-            realtime: flags.realtime || file.realtime,
+            realtime: !(flags.no_realtime || file.no_realtime),
             trusted_subnets: flags.trusted_subnets.or(file.trusted_subnets).unwrap_or_default(),
             targets,
             resume,

@@ -2,8 +2,9 @@
 //!
 //! Frames that a kernel forwards go before all processes too, in soft interrupts, until those take too much; then they are left
 //! to a thread like any other (ksoftirqd). So it is here: a worker that waits for its core is given real-time priority; one that
-//! takes nearly all of it waits for its turn like everybody else. Where nobody is in the way it stays as it is, as the kernel
-//! then wakes it on the core that is awake already, and does not do so with real-time priority.
+//! takes nearly all of it waits for its turn like everybody else. So does one that takes packets one by one: it interrupts who sends
+//! them for each, and none come together in a batch. Where nobody is in the way it stays as it is, as the kernel then wakes it on the
+//! core that is awake already, and does not do so with real-time priority.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,12 @@ const WAITS: Duration = Duration::from_micros(50);
 /// How long a worker goes before others when it was kept from its core. Whether it still would be is seen in the [`SPAN`] after that.
 const LASTS: Duration = Duration::from_secs(3);
 /// Of its core a worker that goes before others leaves one part in so many at least.
-const LEFT: u32 = 8;
+const LEFT: u32 = 16;
+/// Who makes so many turns in a [`SPAN`] while it goes before others takes packets one by one: a TCP transfer, of super-frames, comes
+/// to less than half of that.
+const TURNS_MANY: u32 = 400;
+/// How long a worker goes before nobody then.
+const BATCHES: Duration = Duration::from_secs(30);
 
 /// The precedence of the thread that made it.
 #[derive(Debug)]
@@ -26,6 +32,11 @@ pub(super) struct Precedence {
     goes_before: Option<bool>,
     /// Others are in the way, as far as is known, until then.
     until: Instant,
+    /// Packets came one by one not long ago: it goes before nobody until then.
+    not_until: Instant,
+    /// Turns since then.
+    made: u32,
+    made_since: Instant,
     /// When it was last looked, how the thread had fared, and how long it had been at work.
     looked: Instant,
     turns: Turns,
@@ -36,7 +47,16 @@ impl Precedence {
     /// Like any other's; if that is `wanted` and the system lets it, it goes before others when they are in the way.
     pub(super) fn new(wanted: bool, now: Instant) -> Self {
         let goes_before = wanted.then_some(false);
-        Self { goes_before, until: now, looked: now, turns: turns().unwrap_or_default(), worked: Duration::ZERO }
+        Self {
+            goes_before,
+            until: now,
+            not_until: now,
+            made: 0,
+            made_since: now,
+            looked: now,
+            turns: turns().unwrap_or_default(),
+            worked: Duration::ZERO,
+        }
     }
 
     /// Whether it goes before others.
@@ -44,8 +64,12 @@ impl Precedence {
         self.goes_before == Some(true)
     }
 
-    /// Looks now and then. The worker has been at work, and not waiting for any, for `worked` in all.
+    /// Is told of each turn, and looks now and then. The worker has been at work, and not waiting for any, for `worked` in all.
     pub(super) fn look(&mut self, worked: Duration, now: Instant) {
+        if self.makes_many(now) {
+            self.not_until = now + BATCHES;
+            self.set(false);
+        }
         let passed = now - self.looked;
         if self.goes_before.is_none() || passed < if self.goes_before() { SPAN_BEFORE } else { SPAN } {
             return;
@@ -58,11 +82,21 @@ impl Precedence {
             self.until = now + LASTS;
         }
         let ran = turns.ran.saturating_sub(self.turns.ran);
-        let goes = now < self.until && leaves_enough(passed, ran, worked.saturating_sub(self.worked));
+        let goes = (self.not_until..self.until).contains(&now)
+            && leaves_enough(passed, ran, worked.saturating_sub(self.worked));
         (self.looked, self.turns, self.worked) = (now, turns, worked);
         if goes != self.goes_before() {
             self.set(goes);
         }
+    }
+
+    /// Counts a turn; whether there were many of late, all of them before others.
+    fn makes_many(&mut self, now: Instant) -> bool {
+        if !self.goes_before() || now - self.made_since >= SPAN {
+            (self.made, self.made_since) = (0, now);
+        }
+        self.made += 1;
+        self.made >= TURNS_MANY
     }
 
     fn set(&mut self, goes: bool) {
@@ -108,7 +142,7 @@ mod tests {
         };
         assert!(of_100(0, 0));
         assert!(of_100(60, 80), "it was kept from work for a while");
-        assert!(!of_100(95, 95));
+        assert!(of_100(90, 93) && !of_100(95, 95));
         assert!(!of_100(50, 100), "it shares its core and has not waited for packets once");
     }
 
@@ -127,6 +161,9 @@ mod tests {
             assert_eq!(look(300, 100), may);
             assert!(!look(400, 199));
             assert_eq!(look(500, 240), may);
+            assert_eq!((0..398).map(|_| look(501, 241)).last(), Some(may));
+            assert!(!look(501, 241), "packets come one by one");
+            assert!(!look(600, 242), "and most likely still do");
             assert!(!look(40_000, 250), "nobody is in the way any more");
         })
         .join()
