@@ -27,7 +27,11 @@ mod snapshot;
 mod spread;
 mod withheld;
 
-use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use addresses::Addresses;
 use advert::Advert;
@@ -486,7 +490,10 @@ impl Node {
                 && let Some(record) = self.exchange.topology().get(peer, &())
             {
                 if record.leaving {
-                    self.drop_peer(peer, now);
+                    // Not one that is back, and has not told of itself yet.
+                    if self.connections.uid(peer).is_none_or(|uid| uid == record.uid) {
+                        self.drop_peer(peer, now);
+                    }
                 } else {
                     self.links.learn(peer, record.public, record.uid, now);
                     self.unpublished |= self.links.set_peer_mtu(peer, record.mtu, now);
@@ -512,6 +519,7 @@ impl Node {
             return false;
         }
         let links = &self.links;
+        let connected: BTreeSet<PeerName> = self.connections.up().map(|(.., peer)| peer.name).collect();
         let own_link = |peer| {
             let link = links.link(peer);
             let direct = link.and_then(|link| link.direct.as_ref());
@@ -519,6 +527,7 @@ impl Node {
                 measured: link.and_then(|link| link.own).map(|own| (own.cost, Detail::of(own.quality))),
                 is_down: direct.is_none_or(|direct| direct.address().is_none()),
                 lingers: direct.is_some_and(|direct| direct.last_resort().is_some()),
+                is_connected: connected.contains(&peer),
             }
         };
         let reached = self.routes.reachable().clone();

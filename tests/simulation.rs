@@ -291,6 +291,30 @@ fn a_restarted_router_is_back_within_five_seconds() {
 }
 
 #[test]
+fn a_router_that_comes_back_when_it_would_be_forgotten_is_not() {
+    const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
+    for millis in (0..250).step_by(5) {
+        let mut mesh = Mesh::new(2, |_, _| (), |id| if id == 0 { vec![] } else { vec![0] });
+        mesh.sim.network.latency = 20 * MILLISECOND;
+        mesh.settle(&[0, 1], 10 * SECOND);
+        mesh.sim.tell(1, Input::Leave);
+        mesh.sim.run(50 * MILLISECOND);
+        mesh.sim.kill(1);
+        // Connected again while the other end has not read yet that it is back.
+        mesh.sim.run(FORGOTTEN_AFTER - 50 * MILLISECOND - millis * MILLISECOND);
+        let mut config = mesh.configs[1].clone();
+        config.uid = Uid(mesh.entropy.number());
+        config.started += 10;
+        mesh.sim.restart(1, config);
+        mesh.sim.run(3 * SECOND);
+        for id in [0, 1] {
+            let report = mesh.sim.report(id);
+            assert!(report.paths.iter().all(|path| path.path == "direct"), "{millis} ms before: {report:#?}");
+        }
+    }
+}
+
+#[test]
 fn sessions_are_renewed_without_losing_a_frame() {
     let mut mesh = Mesh::new(2, |_, _| (), |id| if id == 0 { vec![] } else { vec![0] });
     mesh.attach_all();

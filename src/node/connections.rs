@@ -154,6 +154,11 @@ impl Connections {
         self.up().find(|(.., other)| other.name == peer).map(|(_, connection, _)| connection.heard_at)
     }
 
+    /// Which life of `peer` a connection is up with.
+    pub(super) fn uid(&self, peer: PeerName) -> Option<Uid> {
+        self.up().find(|(.., other)| other.name == peer).map(|(.., other)| other.uid)
+    }
+
     /// The peer of a connection that is up.
     pub(super) fn peer(&self, conn: ConnId) -> Option<&Peer> {
         self.connections.get(&conn)?.peer()

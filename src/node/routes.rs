@@ -58,6 +58,8 @@ pub(super) struct OwnLink {
     pub(super) is_down: bool,
     /// It was up a moment ago, and frames may still be sent there if there is no other way.
     pub(super) lingers: bool,
+    /// A connection is up: the peer is not gone, whatever is known of it.
+    pub(super) is_connected: bool,
 }
 
 /// The paths.
@@ -233,7 +235,8 @@ impl Routes {
         self.tree = graph.tree();
         let others = topology.iter().map(|(name, (), record)| (name, record)).filter(|(name, _)| *name != own);
         let others: Vec<(PeerName, &PeerRecord)> = others.collect();
-        let known = others.iter().map(|(name, record)| (*name, record.leaving));
+        let known = others.iter().filter(|(name, _)| !own_link(*name).is_connected);
+        let known = known.map(|(name, record)| (*name, record.leaving));
         let gone = self.gone.update(known, &self.reachable, now);
         self.left = others.iter().filter(|(_, record)| record.leaving).map(|(name, _)| *name).collect();
         let mut best = graph.paths();
