@@ -15,6 +15,8 @@ const SPAN_BEFORE: Duration = Duration::from_millis(100);
 const SPAN: Duration = Duration::from_millis(10);
 /// Who waits so long for a core on average is kept from it: the load's own packets wait for less than a tenth of that.
 const WAITS: Duration = Duration::from_micros(50);
+/// Less in all is chance: on an idle host, too, one of a few packets meets somebody.
+const WAITS_IN_ALL: Duration = Duration::from_millis(1);
 /// How long a worker goes before others when it was kept from its core. Whether it still would be is seen in the [`SPAN`] after that.
 const LASTS: Duration = Duration::from_secs(3);
 /// Of its core a worker that goes before others leaves one part in so many at least.
@@ -113,7 +115,8 @@ impl Precedence {
 /// Whether others were in the way of a thread between two looks.
 fn is_kept_waiting(before: Turns, now: Turns) -> bool {
     let count = u32::try_from(now.count.saturating_sub(before.count)).unwrap_or(u32::MAX);
-    count > 0 && now.waited.saturating_sub(before.waited) >= WAITS * count
+    let waited = now.waited.saturating_sub(before.waited);
+    waited >= WAITS_IN_ALL && waited >= WAITS * count
 }
 
 /// Whether a worker leaves enough of its core to others, which ran for `ran` of the time `passed`, and was at work, or kept from it, for
@@ -132,6 +135,7 @@ mod tests {
         let turns = |waited, count| Turns { ran: Duration::ZERO, waited: Duration::from_micros(waited), count };
         assert!(!is_kept_waiting(turns(1000, 10), turns(1000, 10)), "it was not given any");
         assert!(!is_kept_waiting(turns(1000, 10), turns(1300, 110)));
+        assert!(!is_kept_waiting(turns(1000, 10), turns(1100, 11)), "once, and not for long");
         assert!(is_kept_waiting(turns(1000, 10), turns(5000, 20)), "once for a tick");
     }
 
