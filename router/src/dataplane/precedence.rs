@@ -80,7 +80,8 @@ impl Precedence {
             self.goes_before = None;
             return;
         };
-        if is_kept_waiting(self.turns, turns) {
+        // One that goes before others waits for cores that sleep.
+        if !self.goes_before() && is_kept_waiting(self.turns, turns) {
             self.until = now + LASTS;
         }
         let ran = turns.ran.saturating_sub(self.turns.ran);
