@@ -8,8 +8,8 @@
 //! ```
 //! The kernel is an ordinary process: no KVM, no privileges, and only its own loopback. It has what the host's kernel may
 //! lack (ESP, Open vSwitch, netem), one CPU, a tick of 10 ms, and system calls 85 times as dear; of nftables only the bridge
-//! family. Several may run at once. It ends with the thread that runs it, whatever way that ends; what remains of a killed
-//! one is removed by the next to start.
+//! family. Several may run at once. A library loaded before it (registers.c) lets it run on CPUs newer than it. It ends with the
+//! thread that runs it, whatever way that ends; what remains of a killed one is removed by the next to start.
 
 pub mod cli;
 mod job;
