@@ -7,8 +7,8 @@
 //! Read from the environment: `BENCH_SECONDS` (of each TCP run, 5), `BENCH_ROUNDS` (3), `BENCH_UNDERLAY` (`veth`: runs of
 //! segments pass the wire whole; `nicish`: cut to the MTU before the wire, as by a network card without UDP
 //! segmentation), `BENCH_ONLY` (names of candidates with commas between them, as `vxlan-1340,fastdp`; what is measured only when
-//! it is named: `sleeve-9000`, `sleeve-plain`, `sleeve-relay`), `BENCH_LOADS` (names of loads: `tcp-1`, `tcp-4`, `udp-64`, `udp-1200`,
-//! `udp-1400`, `ping`, `ping-loaded`, `idle`), `BENCH_OUT` (a file that gets one JSON line for each measurement appended), `WEFT_BIN`.
+//! it is named: `sleeve-9000`, `sleeve-plain`, `sleeve-relay`, `sleeve-slow`), `BENCH_LOADS` (names of loads: `tcp-1`, `tcp-4`, `udp-64`,
+//! `udp-1200`, `udp-1400`, `ping`, `ping-loaded`, `idle`), `BENCH_OUT` (a file that gets one JSON line for each measurement appended), `WEFT_BIN`.
 
 mod throughput {
     pub(super) mod candidate;
@@ -31,7 +31,7 @@ use weft_integration::{
     uml::{self, Ended, Guest},
 };
 
-use throughput::{candidate::Candidate, machine, measure, options::Options, table};
+use throughput::{candidate::Candidate, measure, options::Options, table};
 
 /// Names whether to measure in a guest.
 const IN_GUEST: &str = "BENCH_UML";
@@ -68,7 +68,7 @@ fn run() -> Result<bool> {
 
 fn measured() -> Result<bool> {
     let options = Options::from_environment()?;
-    screen::line(machine::description()?)?;
+    screen::line(bench::machine()?)?;
     screen::line(&options)?;
     let candidates = Candidate::all(&options)?;
     let outcome = measure::rounds(&candidates, &options);

@@ -1,6 +1,6 @@
 //! What all benches share: the process that measures and the one that watches it, and what is read from the environment.
 
-use std::{env, ops::RangeInclusive, process::ExitCode};
+use std::{env, fs, ops::RangeInclusive, process::ExitCode};
 
 use anyhow::{Context, Result, ensure};
 
@@ -30,8 +30,19 @@ pub fn number(variable: &str, otherwise: u32, possible: RangeInclusive<u32>) -> 
     Ok(number)
 }
 
+/// Processor, cores, kernel and load of the machine that is measured on.
+pub fn machine() -> Result<String> {
+    let read = |path| fs::read_to_string(path).context(path);
+    let processors = read("/proc/cpuinfo")?;
+    let model = processors.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown processor");
+    let model = model.trim_start_matches([' ', '\t', ':']);
+    let cores = std::thread::available_parallelism()?;
+    let kernel = read("/proc/sys/kernel/osrelease")?;
+    Ok(format!("{model}, {cores} cores, Linux {}\n{}", kernel.trim(), load()?))
+}
+
 /// Load averages (proc(5)).
 pub fn load() -> Result<String> {
-    let text = std::fs::read_to_string("/proc/loadavg").context("/proc/loadavg")?;
+    let text = fs::read_to_string("/proc/loadavg").context("/proc/loadavg")?;
     Ok(format!("load {} now", text.split(' ').take(3).collect::<Vec<_>>().join(" ")))
 }

@@ -31,6 +31,10 @@ const WEFT_MTU: u16 = 1340;
 /// MTU of a jumbo underlay, and of Weft's containers on it.
 const JUMBO: u32 = 9000;
 const WEFT_MTU_JUMBO: u16 = 8840;
+/// Per cent of a core for a router that is to be overloaded.
+const SLOW: u32 = 25;
+/// What Linux uses unless it is told otherwise.
+const CONGESTION_CONTROL: &str = "cubic";
 /// For two routers to find each other and to prove a path.
 const SETTLING: Duration = Duration::from_secs(30);
 /// Ports of VXLAN made by hand: IANA's, and of Open vSwitch Weft's, which is free there.
@@ -58,6 +62,8 @@ pub(crate) enum Kind {
     Plain,
     /// The same by a third router that passes the packets on, as the two hosts do not reach each other.
     Relay,
+    /// The sleeve, the second host's router being given [`SLOW`] per cent of a core: its sender can send more than it can take.
+    Slow,
     /// The VXLAN device with Weft's MTU in ESP, by states and policies made by hand.
     Xfrm,
     /// Weft's fast datapath, VXLAN in the kernel and ESP with so many lanes.
@@ -95,6 +101,7 @@ impl Candidate {
             candidate.hosts.iter().try_for_each(cut_before_the_wire)?;
         }
         candidate.ping().until_answered(Duration::from_secs(10))?;
+        candidate.ends.iter().try_for_each(with_usual_congestion_control)?;
         Ok(candidate)
     }
 
@@ -154,7 +161,7 @@ impl Candidate {
 impl Kind {
     /// Those that can be compared on the kernel that we are on, in the order of the table.
     pub(crate) fn all() -> &'static [Self] {
-        const NATIVE: [Kind; 8] = [
+        const NATIVE: [Kind; 9] = [
             Kind::Veth,
             Kind::Vxlan,
             Kind::VxlanAlike,
@@ -163,6 +170,7 @@ impl Kind {
             Kind::Jumbo,
             Kind::Plain,
             Kind::Relay,
+            Kind::Slow,
         ];
         const GUEST: [Kind; 6] = [Kind::Xfrm, Kind::Esp(1), Kind::Esp(2), Kind::Esp(4), Kind::Flows, Kind::Ovs];
         if uml::is_here() { &GUEST } else { &NATIVE }
@@ -170,7 +178,7 @@ impl Kind {
 
     /// Whether it is measured without being asked for: the sleeve's variants tell of the sleeve alone.
     pub(crate) fn is_usual(self) -> bool {
-        !matches!(self, Self::Jumbo | Self::Plain | Self::Relay)
+        !matches!(self, Self::Jumbo | Self::Plain | Self::Relay | Self::Slow)
     }
 
     /// The way that packets take, in the word of `weft status`.
@@ -183,7 +191,7 @@ impl Kind {
         match self {
             Self::Veth | Self::Vxlan | Self::VxlanAlike | Self::Xfrm | Self::Flows => None,
             Self::Fastdp => Some(Backend::Vxlan),
-            Self::Sleeve | Self::Jumbo | Self::Plain | Self::Relay => Some(Backend::Sleeve),
+            Self::Sleeve | Self::Jumbo | Self::Plain | Self::Relay | Self::Slow => Some(Backend::Sleeve),
             Self::Esp(_) => Some(Backend::VxlanEsp),
             Self::Ovs => Some(Backend::Ovs),
         }
@@ -203,6 +211,7 @@ impl Kind {
             | Self::Sleeve
             | Self::Plain
             | Self::Relay
+            | Self::Slow
             | Self::Xfrm
             | Self::Esp(_)
             | Self::Flows
@@ -223,6 +232,7 @@ impl fmt::Display for Kind {
             Self::Jumbo => "sleeve-9000",
             Self::Plain => "sleeve-plain",
             Self::Relay => "sleeve-relay",
+            Self::Slow => "sleeve-slow",
             Self::Xfrm => "xfrm",
             Self::Flows => "flows",
             Self::Ovs => "ovs",
@@ -238,13 +248,18 @@ fn woven(kind: Kind, backend: Backend, lab: Lab) -> Result<Candidate> {
         lab.underlay_mtu(JUMBO)?;
     }
     let lanes = kind.lanes().map(|lanes| format!("--esp-lanes={lanes}"));
-    let more: Vec<&str> = lanes.as_deref().into_iter().collect();
+    // A thread with real-time priority is not held to its share.
+    let alike = (kind == Kind::Slow).then_some("--no-realtime");
+    let more: Vec<&str> = lanes.as_deref().into_iter().chain(alike).collect();
     let mesh = fabric::launched(&lab, &hosts, false, backend, &more)?;
     fabric::wait_settled(&mesh, backend, SETTLING).with_context(|| lab.diagnosis())?;
     let Mesh { hosts, containers } = mesh;
     let ends = [containers[0].namespace().clone(), containers[1].namespace().clone()];
     if kind == Kind::Plain {
         ends.iter().try_for_each(without_offloads)?;
+    }
+    if kind == Kind::Slow {
+        hosts[1].limit_cpu(SLOW)?;
     }
     let cut = (kind == Kind::Relay).then(|| lab.cut(&Cut::between("A", "B"))).transpose()?;
     let to = containers[1].v4()?;
@@ -271,6 +286,7 @@ fn bridged(kind: Kind, lab: Lab) -> Result<Candidate> {
             | Kind::Jumbo
             | Kind::Plain
             | Kind::Relay
+            | Kind::Slow
             | Kind::Esp(_)
             | Kind::Ovs => {
                 namespace.ip(&format!("addr flush dev {UNDERLAY}\nlink set {UNDERLAY} master br0\n"))?;
@@ -362,6 +378,13 @@ fn contained(host: &Host, station: &Station, mtu: u16) -> Result<Namespace> {
 fn cut_before_the_wire(host: &Host) -> Result<()> {
     let offloads = ["tso", "off", "gso", "off", "tx-udp-segmentation", "off", "gro", "on"];
     host.namespace().run("ethtool").args(["-K", UNDERLAY]).args(offloads).checked().map(drop)
+}
+
+/// Has TCP of a container use [`CONGESTION_CONTROL`] from a connection's beginning. What the machine would use otherwise may be one
+/// that paces, as BBR, which measures something else; and a connection that began with that goes on pacing under any other.
+fn with_usual_congestion_control(container: &Namespace) -> Result<()> {
+    let text = container.run("ip").args(["-4", "route", "show"]).checked()?;
+    text.lines().try_for_each(|route| container.ip(&format!("route change {route} congctl {CONGESTION_CONTROL}\n")))
 }
 
 /// As a container whose programs or kernel cannot do them: no checksum is left to a device, nothing is cut or joined by one.

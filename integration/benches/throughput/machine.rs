@@ -1,22 +1,11 @@
-//! The machine that was measured on, and what it was busy with.
+//! What the machine that is measured on was busy with.
 
 use std::{fs, time::Duration};
 
 use anyhow::{Context, Result};
-use weft_integration::bench;
 
 /// Unit of times in /proc/stat (proc(5): sysconf(_SC_CLK_TCK) is 100 on all Linux).
 const TICK: Duration = Duration::from_millis(10);
-
-/// Processor, cores, kernel and load, in one line.
-pub(crate) fn description() -> Result<String> {
-    let processors = read("/proc/cpuinfo")?;
-    let model = processors.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown processor");
-    let model = model.trim_start_matches([' ', '\t', ':']);
-    let cores = std::thread::available_parallelism()?;
-    let kernel = read("/proc/sys/kernel/osrelease")?;
-    Ok(format!("{model}, {cores} cores, Linux {}\n{}", kernel.trim(), bench::load()?))
-}
 
 /// CPU time that all of the machine spent so far, the kernel's work for interrupts included (proc(5), /proc/stat).
 pub(crate) fn busy() -> Result<Duration> {

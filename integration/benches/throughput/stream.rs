@@ -12,8 +12,6 @@ use weft_integration::lab::wait::wait_until;
 use super::candidate::Candidate;
 
 const PORT: &str = "5201";
-/// What Linux uses unless it is told otherwise; a machine's own choice may be one that paces, which measures something else.
-const CONGESTION_CONTROL: &str = "cubic";
 /// For a server to listen, and for a client to say goodbye.
 const GRACE: Duration = Duration::from_secs(20);
 
@@ -33,7 +31,7 @@ pub(crate) fn load(candidate: &Candidate, streams: usize, run: Duration) -> Resu
     let listening = ["-Hltn", "sport", "=", &format!(":{PORT}")];
     wait_until("iperf3 listens", GRACE, || Ok(!to.run("ss").args(listening).checked()?.is_empty()))?;
     let (to, seconds, streams) = (candidate.to().to_string(), run.as_secs().to_string(), streams.to_string());
-    let args = ["-J", "-c", &to, "-p", PORT, "-t", &seconds, "-P", &streams, "-C", CONGESTION_CONTROL];
+    let args = ["-J", "-c", &to, "-p", PORT, "-t", &seconds, "-P", &streams];
     let text = from.run("iperf3").args(args).deadline(run + GRACE).output()?.stdout;
     drop(server);
     let report: Value = serde_json::from_str(&text).with_context(|| format!("iperf3 printed {text}"))?;
