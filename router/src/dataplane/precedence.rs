@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use weft_host::precedence::{Turns, go_before_others, turns};
+use weft_host::precedence::{Turns, go_before_others};
 
 /// How often a worker that goes before others looks whether it still may, and one that does not, whether it should.
 const SPAN_BEFORE: Duration = Duration::from_millis(100);
@@ -59,7 +59,7 @@ impl Precedence {
             made: 0,
             made_since: now,
             looked: now,
-            turns: turns().unwrap_or_default(),
+            turns: Turns::default(),
             worked: Duration::ZERO,
         }
     }
@@ -69,8 +69,9 @@ impl Precedence {
         self.goes_before == Some(true)
     }
 
-    /// Is told of each turn, and looks now and then. The worker has been at work, and not waiting for any, for `worked` in all.
-    pub(super) fn look(&mut self, worked: Duration, now: Instant) {
+    /// Is told of each turn, and looks now and then. The worker has been at work, and not waiting for any, for `worked` in all;
+    /// how its thread has fared since it began is in `turns`, None if the system does not say.
+    pub(super) fn look(&mut self, worked: Duration, now: Instant, turns: impl FnOnce() -> Option<Turns>) {
         if self.makes_many(now) {
             self.not_until = now + BATCHES;
             self.set(false);
@@ -159,26 +160,37 @@ mod tests {
             let start = Instant::now();
             let may = go_before_others(true).and_then(|()| go_before_others(false)).is_ok();
             let mut precedence = Precedence::new(true, start);
-            precedence.until = start + Duration::from_millis(700);
-            let mut look = |millis, worked| {
-                precedence.look(Duration::from_millis(worked), start + Duration::from_millis(millis));
+            let mut look = |millis, worked, waited| {
+                let turns = Turns { ran: Duration::ZERO, waited: Duration::from_millis(waited), count: 1 };
+                precedence.look(Duration::from_millis(worked), start + Duration::from_millis(millis), || Some(turns));
                 precedence.goes_before()
             };
-            assert!(!look(5, 0), "too early");
-            assert_eq!(look(300, 100), may);
-            assert!(!look(400, 199));
-            assert_eq!(look(500, 240), may);
-            assert_eq!((0..398).map(|_| look(501, 241)).last(), Some(may));
-            assert!(!look(501, 241), "packets come one by one");
-            assert!(!look(600, 242), "and most likely still do");
-            assert!(!look(40_000, 250), "nobody is in the way any more");
+            assert!(!look(5, 3, 3), "too early");
+            assert_eq!(look(10, 8, 3), may);
+            assert_eq!(look(60, 9, 3), may, "too early");
+            assert!(!look(110, 108, 3), "it takes too much");
+            assert_eq!(look(120, 112, 3), may);
+            assert_eq!(look(2900, 1000, 900), may, "it waited for a core that slept, not for others");
+            assert!(!look(3200, 1100, 1800), "they were in the way more than three seconds ago");
+            assert!(!look(3210, 1105, 1800), "and are not any more");
+            assert_eq!(look(3220, 1110, 1803), may);
+            assert_eq!((0..398).map(|_| look(3221, 1111, 1803)).last(), Some(may));
+            assert!(!look(3221, 1111, 1803), "packets come one by one");
+            assert!(!look(3300, 1200, 1900), "and most likely still do");
+            assert_eq!(look(33_300, 9000, 2900), may);
         })
         .join()
         .unwrap();
-        let now = Instant::now();
-        let mut unwanted = Precedence::new(false, now);
-        unwanted.until = now + LASTS;
-        unwanted.look(Duration::ZERO, now + Duration::from_secs(1));
-        assert!(!unwanted.goes_before());
+    }
+
+    #[test]
+    fn a_thread_that_shall_not_or_is_not_told_how_it_fares_goes_before_nobody() {
+        let start = Instant::now();
+        let kept = Turns { ran: Duration::ZERO, waited: Duration::from_secs(1), count: 1 };
+        for (is_wanted, turns) in [(false, Some(kept)), (true, None)] {
+            let mut precedence = Precedence::new(is_wanted, start);
+            precedence.look(Duration::from_millis(5), start + SPAN, || turns);
+            assert_eq!(precedence.goes_before, None);
+        }
     }
 }

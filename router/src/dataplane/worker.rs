@@ -20,6 +20,7 @@ use weft::{
 };
 use weft_host::{
     poll::{Poller, Ready, Waker},
+    precedence::turns,
     tap::{TapQueue, VNET_HEADER_LEN},
     udp::{self, Inbox},
 };
@@ -154,7 +155,7 @@ impl Worker {
             self.out.stages.count(Stage::TurnsBeforeOthers, precedence.goes_before().into());
             let ended = Instant::now();
             self.worked += ended - began;
-            precedence.look(self.worked, ended);
+            precedence.look(self.worked, ended, turns);
             self.tick(ended, ready != Ready::default());
         }
     }
