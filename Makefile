@@ -21,7 +21,7 @@ ENGINE_TOOLS := dockerd:docker.io runc:runc iptables:iptables busybox:busybox-st
 CLUSTER_TOOLS := etcd:etcd-server docker-registry:docker-registry conntrack:conntrack openssl:openssl
 
 .PHONY: help deps uml-deps cni-deps engine-deps root build release image docker-plugin demo lab lab-down test kubernetes-trial \
-        bench profile sim-large sim-crowd bench-uml bench-switching bench-names bench-cni bench-allocation fuzz lint
+        bench profile sim-large sim-crowd bench-uml bench-switching bench-names bench-cni bench-allocation bench-limits fuzz lint
 
 help: ## Show this
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-15s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -151,6 +151,9 @@ bench-cni: root cni-deps release ## Measure CNI's ADD and DEL beside the referen
 
 bench-allocation: root release ## Measure how long it takes to be given an address (BENCH_TRIALS)
 	cargo bench -p weft-integration --bench allocation
+
+bench-limits: root deps ## Measure what each stage of the sleeve's path reaches alone: sealing, UDP, the TAP (BENCH_SECONDS)
+	cargo bench -p weft-integration --bench limits
 
 fuzz: deps ## Run each fuzz target of the parsers for FUZZ_SECONDS (10)
 	BOLERO_RANDOM_TEST_TIME_MS=$$(( $${FUZZ_SECONDS:-10} * 1000 )) BOLERO_RANDOM_ITERATIONS=4294967295 \
