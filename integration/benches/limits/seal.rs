@@ -15,7 +15,9 @@ const TURN: usize = 256 << 10;
 /// Bytes of packets in a second.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rates {
+    /// By who sends.
     pub(crate) sealed: f64,
+    /// By who receives.
     pub(crate) opened: f64,
 }
 

@@ -13,10 +13,7 @@ use weft_host::{
     poll::Poller,
     udp::{self, BATCH, Inbox, RUN_LEN_MAX, RUN_SEGMENTS_MAX},
 };
-use weft_integration::lab::{
-    host::{Host, UNDERLAY},
-    namespace::join,
-};
+use weft_integration::lab::{host::Host, namespace::join};
 
 /// How often the receiver looks whether it is done.
 const LOOK: Duration = Duration::from_millis(20);
@@ -24,11 +21,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Bytes that arrive in a second of runs of datagrams of `len` bytes each; cut by the first host before they are on the wire
 /// unless it `is_whole`.
 pub(crate) fn measure([from, to]: &[Host; 2], len: usize, is_whole: bool, span: Duration) -> Result<f64> {
-    let offload = if is_whole { "on" } else { "off" };
-    for host in [from, to] {
-        let offloads = ["tso", offload, "gso", offload, "tx-udp-segmentation", offload, "gro", "on"];
-        host.namespace().run("ethtool").args(["-K", UNDERLAY]).args(offloads).checked()?;
-    }
+    [from, to].into_iter().try_for_each(|host| host.pass_runs_whole(is_whole))?;
     let (near, far) = (from.v4().into(), to.v4().into());
     let receiver = to.namespace().within(move || Ok(udp::bind(Some(far), 0, 1)?.remove(0)))?;
     let mut sender = from.namespace().within(move || Ok(udp::bind(Some(near), 0, 1)?.remove(0)))?;

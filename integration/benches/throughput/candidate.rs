@@ -98,7 +98,7 @@ impl Candidate {
             Some(backend) => woven(kind, backend, lab)?,
         };
         if options.underlay == Underlay::Nicish {
-            candidate.hosts.iter().try_for_each(cut_before_the_wire)?;
+            candidate.hosts.iter().try_for_each(|host| host.pass_runs_whole(false))?;
         }
         candidate.ping().until_answered(Duration::from_secs(10))?;
         candidate.ends.iter().try_for_each(with_usual_congestion_control)?;
@@ -249,8 +249,8 @@ fn woven(kind: Kind, backend: Backend, lab: Lab) -> Result<Candidate> {
     }
     let lanes = kind.lanes().map(|lanes| format!("--esp-lanes={lanes}"));
     // A thread with real-time priority is not held to its share.
-    let alike = (kind == Kind::Slow).then_some("--no-realtime");
-    let more: Vec<&str> = lanes.as_deref().into_iter().chain(alike).collect();
+    let no_realtime = (kind == Kind::Slow).then_some("--no-realtime");
+    let more: Vec<&str> = lanes.as_deref().into_iter().chain(no_realtime).collect();
     let mesh = fabric::launched(&lab, &hosts, false, backend, &more)?;
     fabric::wait_settled(&mesh, backend, SETTLING).with_context(|| lab.diagnosis())?;
     let Mesh { hosts, containers } = mesh;
@@ -373,11 +373,6 @@ fn contained(host: &Host, station: &Station, mtu: u16) -> Result<Namespace> {
     ))?;
     outside.ip("link set vc1 master br0 up\n")?;
     Ok(inside)
-}
-
-fn cut_before_the_wire(host: &Host) -> Result<()> {
-    let offloads = ["tso", "off", "gso", "off", "tx-udp-segmentation", "off", "gro", "on"];
-    host.namespace().run("ethtool").args(["-K", UNDERLAY]).args(offloads).checked().map(drop)
 }
 
 /// Has TCP of a container use [`CONGESTION_CONTROL`] from a connection's beginning. What the machine would use otherwise may be one

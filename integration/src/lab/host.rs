@@ -157,9 +157,19 @@ impl Host {
         self.0.namespace.ip(&format!("addr del {}/24 dev {UNDERLAY}\n", self.v4()))
     }
 
-    /// Makes the kernel cut packets to size before they leave the host, not later.
+    /// Makes the kernel cut packets to size before they leave the host, not later, and join none that arrive.
     pub fn disable_offloads(&self) -> Result<()> {
-        let offloads = ["tso", "off", "gso", "off", "gro", "off", "tx-udp-segmentation", "off"];
+        self.set_offloads("off", "off")
+    }
+
+    /// Has runs of segments pass the underlay's device whole, as veth devices do by themselves, or be cut before it, as by a network card
+    /// that cannot; what arrives may be joined again.
+    pub fn pass_runs_whole(&self, is_so: bool) -> Result<()> {
+        self.set_offloads(if is_so { "on" } else { "off" }, "on")
+    }
+
+    fn set_offloads(&self, cutting: &str, joining: &str) -> Result<()> {
+        let offloads = ["tso", cutting, "gso", cutting, "tx-udp-segmentation", cutting, "gro", joining];
         self.0.namespace.run("ethtool").args(["-K", UNDERLAY]).args(offloads).checked().map(drop)
     }
 

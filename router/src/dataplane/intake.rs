@@ -7,7 +7,7 @@
 //! ```
 //! The TAP queue is the one place on the way where a window of some megabytes piles up as soon as a sender outruns its worker: TCP
 //! fills whatever holds its window. Reading a super-frame costs a tenth of sealing and sending it; so all that waits is read
-//! first, and what is short and of another conversation goes on at once. Frames of one conversation never overtake each other,
+//! first, and what is short and of another conversation goes on at once; what comes meanwhile is looked for at every other frame. Frames of one conversation never overtake each other,
 //! and a flood of short ones delays the others only by [`OVERTAKING_MAX`] at a time.
 
 use std::{collections::VecDeque, io};
