@@ -7,7 +7,10 @@
 
 use std::{
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -28,6 +31,9 @@ use super::{
 pub(crate) const ADDRESS_SPACES: [&str; 2] = ["weftlocal", "weftglobal"];
 /// How the id of a pool begins.
 const POOL: &str = "weft-";
+/// How often in a row the engine is told of the default pool. It takes none in which the host has an address or a resolver unless it is
+/// named, and asks for another one, without end (moby/libnetwork issues 1386 and 1465).
+const TOLD_MAX: u32 = 16;
 
 /// Why a call failed; the engine shows it.
 #[derive(Debug, Error)]
@@ -68,6 +74,12 @@ pub(crate) enum AddressError {
          --ipalloc-range"
     )]
     Swarm,
+    /// The engine asks again and again.
+    #[error(
+        "Docker does not take {0} by itself, most likely as this host has an address in it (`weft expose`): name it, by \
+         --subnet {0}"
+    )]
+    NotTaken(IpNet),
     /// The router said no.
     #[error(transparent)]
     Router(#[from] RouterError),
@@ -86,11 +98,23 @@ pub(crate) struct Addresses {
     router: Router,
     scope: Scope,
     leases: Mutex<Leases>,
+    /// How often the engine was told of the default pool since it last asked for anything else.
+    told: AtomicU32,
 }
 
 impl Addresses {
     pub(crate) fn new(router: Router, scope: Scope) -> Self {
-        Self { router, scope, leases: Mutex::default() }
+        Self { router, scope, leases: Mutex::default(), told: AtomicU32::default() }
+    }
+
+    /// The engine asks for something else than a pool: it goes on.
+    pub(crate) fn goes_on(&self) {
+        self.told.store(0, Ordering::Relaxed);
+    }
+
+    /// The subnet of IPv4 networks that name none; none if there is none, or the router does not say.
+    pub(crate) async fn default_subnet(&self) -> Option<IpNet> {
+        default_subnet(&self.router.address_status().await.ok()?, false).ok()
     }
 
     /// Who has which address.
@@ -105,7 +129,7 @@ impl Addresses {
         }
         let status = self.router.address_status().await?;
         let subnet = match call.pool.as_str() {
-            "" => default_subnet(&status, call.v6)?,
+            "" => self.offer(default_subnet(&status, call.v6)?)?,
             text => subnet(text)?,
         };
         if !status.ranges.iter().any(|range| range.contains(&subnet)) {
@@ -191,6 +215,15 @@ impl Addresses {
                 }
             }
         }
+    }
+
+    /// A pool that the engine did not name, unless it has not taken it for too often.
+    fn offer(&self, pool: IpNet) -> Result<IpNet, AddressError> {
+        if self.told.fetch_add(1, Ordering::Relaxed) < TOLD_MAX {
+            return Ok(pool);
+        }
+        self.goes_on();
+        Err(AddressError::NotTaken(pool))
     }
 
     async fn claim(&self, wanted: IpNet) -> Result<IpNet, AddressError> {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use hyper::{Method, StatusCode, body::Bytes};
+use ipnet::IpNet;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 use thiserror::Error;
@@ -216,9 +217,11 @@ impl Engine {
         self.get("/networks").await
     }
 
-    /// Makes the network that is there without anybody's doing.
-    pub(crate) async fn create_network(&self) -> Result<(), EngineError> {
-        let body = json!({ "Name": DRIVER, "Driver": DRIVER, "IPAM": { "Driver": DRIVER }, "CheckDuplicate": true });
+    /// Makes the network that is there without anybody's doing, with this subnet. One that is not named the engine may not take.
+    pub(crate) async fn create_network(&self, subnet: Option<IpNet>) -> Result<(), EngineError> {
+        let config: Vec<_> = subnet.map(|subnet| json!({ "Subnet": subnet })).into_iter().collect();
+        let ipam = json!({ "Driver": DRIVER, "Config": config });
+        let body = json!({ "Name": DRIVER, "Driver": DRIVER, "IPAM": ipam, "CheckDuplicate": true });
         self.call(Method::POST, "/networks/create", body.to_string().into_bytes()).await.map(drop)
     }
 

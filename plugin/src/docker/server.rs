@@ -34,6 +34,8 @@ const BODY_MAX: usize = 1 << 20;
 const DEADLINE: Duration = Duration::from_secs(60);
 /// How the engine wants answers labelled.
 const CONTENT_TYPE: &str = "application/vnd.docker.plugins.v1.2+json";
+/// The call that an engine repeats until it is content with the answer.
+const REQUEST_POOL: &str = "IpamDriver.RequestPool";
 
 /// Who answers.
 #[derive(Clone, Debug)]
@@ -122,6 +124,9 @@ impl Drivers {
     /// The answer to a call; none if there is no such, text for people if it failed.
     async fn answer(&self, path: &str, body: &[u8]) -> Result<Option<Value>, String> {
         let Self { networks, addresses } = self;
+        if path != REQUEST_POOL {
+            addresses.goes_on();
+        }
         let answer = match path {
             "Plugin.Activate" => json!({ "Implements": ["NetworkDriver", "IpamDriver"] }),
             "NetworkDriver.GetCapabilities" => networks.capabilities(),
@@ -145,7 +150,7 @@ impl Drivers {
                 let [local, global] = ADDRESS_SPACES;
                 json!({ "LocalDefaultAddressSpace": local, "GlobalDefaultAddressSpace": global })
             }
-            "IpamDriver.RequestPool" => addresses.request_pool(&read::<RequestPool>(body)?).await.map_err(text)?,
+            REQUEST_POOL => addresses.request_pool(&read::<RequestPool>(body)?).await.map_err(text)?,
             "IpamDriver.RequestAddress" => addresses.request_address(&read(body)?).await.map_err(text)?,
             "IpamDriver.ReleaseAddress" => {
                 addresses.release_address(&read::<AddressCall>(body)?).await.map_err(text)?

@@ -234,6 +234,27 @@ async fn pools_addresses_and_what_stands_for_gateways() {
     assert!(!stage.router.state().taken.contains_key(&"10.33.0.77".parse().unwrap()));
 }
 
+/// An engine takes no pool in which the host has an address, or where a resolver of it is, and asks for another (moby/libnetwork issue 1465).
+#[tokio::test]
+async fn an_engine_that_takes_no_pool_is_not_told_of_the_same_for_ever() {
+    let stage = Stage::watched(Scope::Local).await;
+    let any = async || stage.call("IpamDriver.RequestPool", json!({})).await;
+    let mut told = 0;
+    let refused = loop {
+        let answer = any().await;
+        if answer["PoolID"].is_null() {
+            break answer["Err"].to_string();
+        }
+        told += 1;
+        assert!(told < 100, "without end");
+    };
+    assert!(refused.contains("--subnet 10.32.0.0/12"), "{refused}");
+    for _ in 0..2 * told {
+        assert_eq!(any().await["PoolID"], "weft-10.32.0.0/12", "networks are made, one after the other");
+        stage.call("NetworkDriver.CreateNetwork", json!({ "NetworkID": "n" })).await;
+    }
+}
+
 #[tokio::test]
 async fn a_network_that_could_not_be_made_is_made_later_and_left_alone_then() {
     let stage = Stage::new(Scope::Local);
@@ -246,7 +267,9 @@ async fn a_network_that_could_not_be_made_is_made_later_and_left_alone_then() {
         tokio::time::resume();
     };
     pass().await;
-    stage.until("it is there", |stage| stage.engine.state().networks.remove("weft").is_some()).await;
+    stage.until("it is there", |stage| stage.engine.state().networks.contains_key("weft")).await;
+    let made = stage.engine.state().networks.remove("weft").unwrap();
+    assert_eq!(made["IPAM"]["Config"], json!([{ "Subnet": "10.32.0.0/12" }]), "named, or Docker may not take it");
     stage.container("c1", "10.32.0.1").await;
     pass().await;
     stage.until("all is looked at again", |stage| stage.router.names() == ["alias-c1", "host-c1", "name-c1"]).await;

@@ -121,7 +121,7 @@ impl Watch {
     /// The network `weft` is there without anybody's doing; whether it is.
     async fn ensure_network(&self, engine: &Engine) -> bool {
         let made = match engine.network(DRIVER).await {
-            Err(error) if error.is_not_found() => engine.create_network().await,
+            Err(error) if error.is_not_found() => engine.create_network(self.addresses.default_subnet().await).await,
             found => found.map(drop),
         };
         if let Err(error) = &made {
