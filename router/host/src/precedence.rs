@@ -19,8 +19,6 @@ pub fn go_before_others(does: bool) -> io::Result<()> {
 /// How a thread has fared since it began (the kernel's Documentation/scheduler/sched-stats.rst, `/proc/PID/schedstat`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Turns {
-    /// How long it ran on a core, a few milliseconds late.
-    pub ran: Duration,
     /// How long it could have run, and waited for a core.
     pub waited: Duration,
     /// How often it was given one.
@@ -35,14 +33,12 @@ pub fn turns() -> Option<Turns> {
 fn parse(text: &str) -> Option<Turns> {
     let mut numbers = text.split_ascii_whitespace().map(|number| number.parse::<u64>().ok());
     let mut next = || numbers.next().flatten();
-    let (ran, waited, count) = (next()?, next()?, next()?);
-    Some(Turns { ran: Duration::from_nanos(ran), waited: Duration::from_nanos(waited), count })
+    let (_ran, waited, count) = (next()?, next()?, next()?);
+    Some(Turns { waited: Duration::from_nanos(waited), count })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     fn policy() -> libc::c_int {
@@ -66,19 +62,16 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_runs_is_seen_to() {
-        let (before, since) = (turns().unwrap(), Instant::now());
-        while since.elapsed() < Duration::from_millis(100) {
-            std::hint::spin_loop();
-        }
+    fn a_thread_that_was_given_a_core_is_seen_to() {
+        let before = turns().unwrap();
         std::thread::sleep(Duration::from_millis(1));
         let after = turns().unwrap();
-        assert!(after.ran > before.ran && after.count > before.count, "{before:?}, {after:?}");
+        assert!(after.waited >= before.waited && after.count > before.count, "{before:?}, {after:?}");
     }
 
     #[test]
     fn what_the_kernel_says_is_read_or_not() {
-        let turns = Turns { ran: Duration::from_nanos(122_644), waited: Duration::from_nanos(3_608_686), count: 2 };
+        let turns = Turns { waited: Duration::from_nanos(3_608_686), count: 2 };
         assert_eq!(parse("122644 3608686 2\n"), Some(turns));
         assert_eq!(parse("122644 -1 2\n"), None);
         assert_eq!(parse("122644"), None);
