@@ -17,7 +17,7 @@ use socket2::{Domain, Socket, Type};
 use weft::id::Mac;
 
 use super::*;
-use crate::netlink::Veth;
+use crate::{netlink::Veth, testing::ip};
 use stage::{Container, PEER, done, host_gets, launch, nets, on_a_host, ps, to};
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -374,6 +374,27 @@ fn reset_leaves_the_host_as_it_was() {
         assert_eq!(std::fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap().trim(), "0");
         assert_eq!(expose::tables(), "");
         assert_eq!(ps(&kernel), []);
+    });
+}
+
+#[test]
+fn a_device_is_switched_on_though_its_other_end_is_not() {
+    on_a_host(|| {
+        let other = Container::new();
+        let namespace = crate::netns::Namespace::find(&other.path).unwrap();
+        let netlink = Netlink::open().unwrap();
+        netlink.add_veth(&Veth { name: "eth0", peer: "eth0", namespace: namespace.fd(), mtu: 1500 }).unwrap();
+        let link = || netlink.link("eth0").unwrap().unwrap();
+        netlink.set_up(&link()).unwrap();
+        other.inside(|| ip("link set eth0 down"));
+        let since = Instant::now();
+        while link().running {
+            assert!(since.elapsed() < PATIENCE, "the link watch has noticed");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert!(link().up);
+        ip("link set eth0 down");
+        assert!(!link().up);
     });
 }
 

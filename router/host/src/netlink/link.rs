@@ -29,7 +29,9 @@ pub(crate) struct Link {
     pub(crate) mac: Option<Mac>,
     /// Bytes of the largest packet.
     pub(crate) mtu: u32,
-    /// Whether frames pass: switched on, and the other side too.
+    /// Whether it is switched on.
+    pub(crate) up: bool,
+    /// Whether frames pass: switched on, and the other side too, and the kernel's link watch has noticed, which takes up to a second.
     pub(crate) running: bool,
     /// Whether it is the namespace's loopback.
     pub(crate) loopback: bool,
@@ -204,6 +206,7 @@ fn link(answer: RouteNetlinkMessage) -> Option<Link> {
         name: String::new(),
         mac: None,
         mtu: 0,
+        up: flags.contains(LinkFlags::Up),
         running: flags.contains(LinkFlags::Up | LinkFlags::Running),
         loopback: flags.contains(LinkFlags::Loopback),
         bridge: false,

@@ -159,8 +159,8 @@ impl Workshop<'_> {
                 self.mend(&name, "had another MTU");
                 self.netlink.set_mtu(side, self.bridge.mtu)?;
             }
-            if !side.running {
-                self.mend(&name, "was down");
+            if !side.up {
+                self.mend(&side.name, "was down");
                 self.netlink.set_up(side)?;
             }
         }
@@ -210,7 +210,7 @@ impl Workshop<'_> {
     /// Sees to the VXLAN device, which was up when it was made.
     fn vxlan_up(&mut self) -> Result<(), HostError> {
         let link = self.device(&self.names.vxlan)?;
-        if link.running {
+        if link.up {
             return Ok(());
         }
         self.mend(&link.name, "was down");

@@ -151,7 +151,7 @@ impl Workshop<'_> {
             self.mend(&link.name, "had another MTU");
             self.netlink.set_mtu(link, self.bridge.mtu)?;
         }
-        if !link.running {
+        if !link.up {
             self.mend(&link.name, "was down");
             self.netlink.set_up(link).map_err(|error| self.explain(error))?;
         }
